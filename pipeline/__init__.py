@@ -1,0 +1,1 @@
+"""Machinery: configuration, volumes, blocks, tables, schedule, command line."""
