@@ -1,0 +1,39 @@
+# Everything runs in .venv, which is made once and again only when
+# pyproject.toml or constraints.txt change.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+OUT ?= out/demo
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint bench clean
+
+help: ## print this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+install: $(STAMP) ## make .venv and install Raphe with what its tests need
+
+demo: $(STAMP) ## segment the real EM crop that ships with Raphe, score it, draw it (OUT=out/demo)
+	$(BIN)/raphe demo --output $(OUT)
+
+lint: $(STAMP) ## style, types, and the one-way import rule
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint ## lint, then all tests
+	$(BIN)/pytest
+
+bench: $(STAMP) ## run every benchmark; each prints JSON
+	set -e; for script in benchmarks/*.py; do $(BIN)/python $$script; done
+
+clean: ## remove .venv, caches and the demo's output
+	rm -rf $(VENV) $(OUT) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find pipeline tasks tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
