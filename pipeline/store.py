@@ -8,14 +8,48 @@ atomically; there is no other kind of write.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import tensorstore as ts
 
 from pipeline.errors import VolumeError
 
 _SCHEMES = ("file://", "s3://", "gs://", "memory://")
+
+_RETRIES = {"max_retries": 4, "initial_delay": "250ms", "max_delay": "2s"}
+"""A request to s3 or gs is given up after about 4 s: a wrong URL must fail at
+once, and a block that fails for a passing reason is tried again by the schedule."""
+
+STORAGE_ERRORS = (ValueError, LookupError, OSError, RuntimeError, NotImplementedError)
+"""What TensorStore raises when storage fails."""
+
+_REMEDIES = (
+    (
+        ("no space left", "resource_exhausted", "disk quota"),
+        "The disk is full: free some space, then run again.",
+    ),
+    (
+        ("credential", "unauthenticated", "permission", "403", "401", "access denied", "signature"),
+        "Access was refused: check the permissions of the file, or the credentials "
+        "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, "
+        "GOOGLE_APPLICATION_CREDENTIALS).",
+    ),
+    (
+        ("resolve host", "connect to", "curl error", "timed out"),
+        "The server cannot be reached: check the bucket's name, the network, and "
+        "AWS_ENDPOINT_URL if the bucket is not at Amazon.",
+    ),
+    (
+        ("data_loss", "decod", "corrupt", "checksum", "crc", "digest", "truncated", "exceeds"),
+        "The stored bytes are damaged: restore the object from its source, or delete it "
+        "if it is part of an output.",
+    ),
+)
 
 
 def kvstore_url(url: str) -> str:
@@ -30,10 +64,59 @@ def kvstore_url(url: str) -> str:
     return url.rstrip("/") + "/"
 
 
+def kvstore(url: str) -> str | dict[str, Any]:
+    """What TensorStore opens for a path or URL of a folder.
+
+    ``s3://`` buckets away from Amazon are found through ``AWS_ENDPOINT_URL``
+    (and ``AWS_REGION``), as by the other tools that speak this protocol.
+    """
+    full = kvstore_url(url)
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if not full.startswith("s3://") or not endpoint:
+        return full
+    parts = urlsplit(full)
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+    return {
+        "driver": "s3",
+        "bucket": parts.netloc,
+        "path": unquote(parts.path.lstrip("/")),
+        "endpoint": endpoint,
+        "aws_region": region,
+    }
+
+
 @functools.lru_cache(maxsize=1)
 def context() -> ts.Context:
     """The TensorStore context that every store and array of a process shares."""
-    return ts.Context({"data_copy_concurrency": {"limit": "shared"}})
+    return ts.Context(
+        {
+            "data_copy_concurrency": {"limit": "shared"},
+            "s3_request_retries": _RETRIES,
+            "gcs_request_retries": _RETRIES,
+        }
+    )
+
+
+@contextmanager
+def storage_errors(doing: str, url: str) -> Iterator[None]:
+    """Raise what TensorStore raises as a `VolumeError` that says what to do.
+
+    Parameters
+    ----------
+    doing : str
+        What is attempted, for the message: ``"read voxels 0:4 of"``.
+    url : str
+        Of what.
+    """
+    try:
+        yield
+    except STORAGE_ERRORS as error:
+        text = str(error).lower()
+        remedy = next(
+            (advice for words, advice in _REMEDIES if any(word in text for word in words)),
+            "Check the path or URL.",
+        )
+        raise VolumeError(f"cannot {doing} {url}: {error}. {remedy}") from error
 
 
 @functools.lru_cache(maxsize=64)
@@ -60,33 +143,60 @@ class Store:
 
     def __init__(self, url: str) -> None:
         self.url = kvstore_url(url)
-        self._kv = ts.KvStore.open(self.url, context=context()).result()
+        with storage_errors("open", self.url):
+            self._kv = ts.KvStore.open(kvstore(url), context=context()).result()
 
     def read(self, name: str) -> bytes | None:
         """The bytes of an object, or None if there is none."""
-        found = self._kv.read(name).result()
-        return bytes(found.value) if found.state == "value" else None
+        return self._read(name)[0]
 
     def write(self, name: str, data: bytes) -> None:
         """Replace an object by `data`, whole or not at all."""
-        self._kv.write(name, data).result()
+        with storage_errors("write", self.url + name):
+            self._kv.write(name, data).result()
 
     def write_many(self, objects: Iterable[tuple[str, bytes]]) -> None:
         """Replace several objects, each whole or not at all, at the same time."""
-        for future in [self._kv.write(name, data) for name, data in objects]:
-            future.result()
+        with storage_errors("write to", self.url):
+            for future in [self._kv.write(name, data) for name, data in objects]:
+                future.result()
+
+    def update(self, name: str, change: Callable[[bytes | None], bytes | None]) -> None:
+        """Replace an object by `change` of it, though others do the same at once.
+
+        `change` is given the present bytes (None if there are none) and returns
+        the new ones, or None to leave things as they are; it may be called
+        again if somebody else was quicker.
+        """
+        while True:
+            old, generation = self._read(name)
+            new = change(old)
+            if new is None or new == old:
+                return
+            with storage_errors("write", self.url + name):
+                stamp = self._kv.write(name, new, if_equal=generation).result()
+            if stamp.generation:
+                return
 
     def delete(self, name: str) -> None:
         """Remove an object; nothing happens if there is none."""
-        self._kv.write(name, None).result()
+        with storage_errors("delete", self.url + name):
+            self._kv.write(name, None).result()
 
     def delete_prefix(self, prefix: str) -> None:
         """Remove every object whose name begins with `prefix`."""
-        self._kv.delete_range(_prefix(prefix)).result()
+        with storage_errors("delete", self.url + prefix):
+            self._kv.delete_range(_prefix(prefix)).result()
 
     def list(self, prefix: str = "") -> list[str]:
         """Sorted names of the objects that begin with `prefix`."""
-        return sorted(key.decode() for key in self._kv.list(_prefix(prefix)).result())
+        with storage_errors("list", self.url + prefix):
+            return sorted(key.decode() for key in self._kv.list(_prefix(prefix)).result())
+
+    def _read(self, name: str) -> tuple[bytes | None, bytes]:
+        with storage_errors("read", self.url + name):
+            found = self._kv.read(name).result()
+        return (bytes(found.value) if found.state == "value" else None), found.stamp.generation
 
 
 def _prefix(prefix: str) -> ts.KvStore.KeyRange:
