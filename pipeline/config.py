@@ -100,7 +100,12 @@ class Waterz(_Model):
     """The classic way (``decoder: waterz``): agglomeration in a block, joined by overlap."""
 
     scoring: str = Field(
-        "mean", description="mean, or quantile-NN with NN one of 10, 25, 50, 75, 85, 90, 95."
+        "mean",
+        description="mean; quantile-NN, or quantile-NN-max (initialised by the maximum), with NN "
+        "one of 10, 15, 20, ... 95; or size-difference, a control that ignores affinities.",
+    )
+    queue: Literal[0, 256] = Field(
+        0, description="Bins of waterz' priority queue; 0 is exact, 256 is quicker."
     )
     low: Fraction = Field(0.0001, description="waterz' aff_threshold_low.")
     high: Fraction = Field(0.9999, description="waterz' aff_threshold_high.")
