@@ -1,0 +1,186 @@
+"""The classic way: waterz in each block, neighbours joined where they overlap.
+
+Every block is segmented with `context` voxels around it, by waterz' watershed
+and agglomeration (Funke et al. 2019). Two neighbours have then both segmented a
+slab around their common face; segments that share most of it are one, and the
+union of all such pairs is taken over the whole volume.
+
+What it is not: independent of the blocks. A block that knew more would have
+agglomerated differently, and one wrong overlap joins two objects everywhere.
+It is here for comparison and for those who come with waterz' parameters.
+Limits: the ids of all blocks must fit
+in one worker's memory at the union (about 40 bytes an id), and be under 2^31.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from pipeline.arrays import open_array
+from pipeline.geometry import Block, Box, Grid, Triple, triple
+from pipeline.steps import Counters, Job, Params, Step
+from pipeline.tables import read_table, write_table
+from tasks.affinities import affinity_params, read_affinities
+from tasks.evaluate.contingency import Contingency, contingency, group_sums, merge
+from tasks.regiongraph import pack, voxels_at
+from tasks.relabel import relabel_step
+from tasks.segment import array_params, segment_prepare
+from tasks.waterz_agglomeration import agglomerate, scoring_function
+
+Ids = npt.NDArray[np.uint64]
+
+
+def steps(job: Job, upstream: list[Step]) -> list[Step]:
+    """The steps of ``decoder: waterz``, from affinities to labels."""
+    scoring_function(job.config.waterz.scoring)
+    context = job.config.waterz.context
+    params = {
+        "output": job.config.output,
+        "roi": {"offset": job.roi.offset, "shape": job.roi.shape},
+        "array": array_params(job),
+        "affinities": affinity_params(job),
+        "waterz": job.config.waterz.model_dump(mode="json"),
+        "relabel": job.config.relabel,
+    }
+    halo: Triple = (context, context, context)
+    inputs = tuple(step.name for step in upstream[-1:])
+    segment = Step(
+        name="waterz-segment",
+        process=segment_process,
+        params=params,
+        grid=job.grid,
+        after=inputs,
+        lower=halo,
+        upper=halo,
+        prepare=segment_prepare,
+        # Affinities as uint8 and float32 15, segments and ids 16, waterz' fragments and graph.
+        peak_bytes=64 * Box((0, 0, 0), job.config.block).grow(halo, halo).n_voxels,
+        bytes_read=3 * job.roi.n_voxels,
+        bytes_written=8 * job.roi.n_voxels,
+        paths=("output",),
+    )
+    stitch = Step(
+        name="waterz-stitch",
+        process=stitch_process,
+        params=params,
+        grid=job.grid,
+        after=("waterz-segment",),
+        upper=(1, 1, 1),
+        paths=("output",),
+    )
+    union = Step(
+        name="waterz-union",
+        process=union_process,
+        params=params,
+        grid=Grid(job.roi, job.shape),
+        after=("waterz-stitch",),
+        paths=("output",),
+    )
+    return [segment, stitch, union, relabel_step(job, after=("waterz-union",))]
+
+
+def segment_process(params: Params, block: Block) -> Counters:
+    """Segment a block with its context; write its voxels, and how it sees its neighbours'."""
+    output, box = params["output"], _seen(params, block)
+    affinities = read_affinities(params["affinities"], box)
+    segments = agglomerate(affinities, params["waterz"])
+    core = block.box.relative_to(box.offset)
+    local, first = np.unique(segments[core.slices], return_index=True)
+    local, first = local[local > 0], first[local > 0]
+    # A segment is named by a voxel of the block. What lies in the context only has no name.
+    names = np.zeros(int(segments.max()) + 1, np.uint64)
+    names[local] = pack(voxels_at(first, block.box.shape, block.box.offset)) + np.uint64(1)
+    ids = names[segments]
+    open_array(f"{output}/fragments/s0").write(block.box, ids[core.slices])
+    for axis, side in np.ndindex(3, 2):
+        neighbour = _neighbour(params, block, axis, 2 * side - 1)
+        if neighbour is not None:
+            slab = box.intersect(neighbour.box).relative_to(box.offset)
+            view = {"id": ids[slab.slices].ravel()}
+            write_table(output, f"waterz/{block.name}/view-{axis}-{side}", view)
+    write_table(output, f"waterz/{block.name}/ids", {"id": np.sort(names[local])})
+    return {"bytes_read": affinities.nbytes, "bytes_written": ids[core.slices].nbytes}
+
+
+def stitch_process(params: Params, block: Block) -> None:
+    """Find the segments that a block shares with its upper neighbours."""
+    output, fragments = params["output"], open_array(f"{params['output']}/fragments/s0")
+    joins = [np.empty((2, 0), np.uint64)]
+    for axis in range(3):
+        above = _neighbour(params, block, axis, 1)
+        if above is not None:
+            theirs = fragments.read(_seen(params, block).intersect(above.box)).ravel()
+            ours = fragments.read(_seen(params, above).intersect(block.box)).ravel()
+            our_view = read_table(output, f"waterz/{block.name}/view-{axis}-1")["id"]
+            their_view = read_table(output, f"waterz/{above.name}/view-{axis}-0")["id"]
+            slab = merge([_all_pairs(our_view, theirs), _all_pairs(ours, their_view)])
+            joins.append(majority(slab, params["waterz"]["overlap"]))
+    lower, upper = np.concatenate(joins, axis=1)
+    write_table(output, f"waterz/{block.name}/joins", {"lower": lower, "upper": upper})
+
+
+def majority(slab: Contingency, share: float) -> Ids:
+    """Pairs of segments, shape (2, n), that have `share` of the smaller one in common.
+
+    Parameters
+    ----------
+    slab : Contingency
+        Voxels around a face by the segment of either block; 0 is none.
+    share : float
+        Of the voxels that the smaller of the two has in the slab.
+    """
+    rows, row_sizes = group_sums(slab.truth, slab.count)
+    columns, column_sizes = group_sums(slab.label, slab.count)
+    smaller = np.minimum(
+        row_sizes[np.searchsorted(rows, slab.truth)],
+        column_sizes[np.searchsorted(columns, slab.label)],
+    )
+    joined = (slab.truth > 0) & (slab.label > 0) & (slab.count >= share * smaller)
+    return np.stack([slab.truth[joined], slab.label[joined]])
+
+
+def union_process(params: Params, block: Block) -> None:  # noqa: ARG001 (the one block is all)
+    """Join all pairs of the volume and give every block its table of labels."""
+    output = params["output"]
+    names = [part.name for part in _grid(params)]
+    parts = [read_table(output, f"waterz/{name}/ids")["id"] for name in names]
+    joins = [read_table(output, f"waterz/{name}/joins") for name in names]
+    ids = np.sort(np.concatenate(parts))
+    lower = np.searchsorted(ids, np.concatenate([join["lower"] for join in joins]))
+    upper = np.searchsorted(ids, np.concatenate([join["upper"] for join in joins]))
+    graph = coo_array((np.ones(lower.size, np.bool_), (lower, upper)), (ids.size, ids.size))
+    _, component = connected_components(graph, directed=False)
+    _, first, inverse = np.unique(component, return_index=True, return_inverse=True)
+    labels = ids[first][inverse]  # the smallest id of each component, as `ids` is sorted
+    if params["relabel"] == "consecutive":
+        labels = np.unique(labels, return_inverse=True)[1].astype(np.uint64) + np.uint64(1)
+    for name, part in zip(names, parts, strict=True):
+        table = {"id": part, "label": labels[np.searchsorted(ids, part)]}
+        write_table(output, f"labels/{name}", table)
+
+
+def _all_pairs(lower: Ids, upper: Ids) -> Contingency:
+    return contingency(lower, upper, np.ones(lower.shape, np.bool_))
+
+
+def _grid(params: Params) -> Grid:
+    return Grid(_roi(params), triple(params["array"]["block"]))
+
+
+def _roi(params: Params) -> Box:
+    return Box(triple(params["roi"]["offset"]), triple(params["roi"]["shape"]))
+
+
+def _seen(params: Params, block: Block) -> Box:
+    """The voxels that a block segments."""
+    halo = triple([params["waterz"]["context"]] * 3)
+    return block.box.grow(halo, halo).intersect(_roi(params))
+
+
+def _neighbour(params: Params, block: Block, axis: int, step: int) -> Block | None:
+    grid, index = _grid(params), list(block.index)
+    index[axis] += step
+    return grid.at(triple(index)) if triple(index) in grid else None
