@@ -15,6 +15,9 @@ from typing import Self
 
 Triple = tuple[int, int, int]
 
+KEY_LIMITS: Triple = (1 << 20, 1 << 21, 1 << 21)
+"""Extent of the largest volume in voxels, (z, y, x): a coordinate must fit a packed id."""
+
 
 def triple(values: Iterable[int]) -> Triple:
     """Three integers from any iterable of three numbers."""

@@ -25,8 +25,14 @@ _RETRIES = {"max_retries": 4, "initial_delay": "250ms", "max_delay": "2s"}
 """A request to s3 or gs is given up after about 4 s: a wrong URL must fail at
 once, and a block that fails for a passing reason is tried again by the schedule."""
 
-STORAGE_ERRORS = (ValueError, LookupError, OSError, RuntimeError, NotImplementedError)
-"""What TensorStore raises when storage fails."""
+STORAGE_ERRORS: tuple[type[Exception], ...] = (
+    ValueError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    NotImplementedError,
+)
+"""What TensorStore and the operating system raise when storage fails."""
 
 _REMEDIES = (
     (
@@ -98,7 +104,7 @@ def context() -> ts.Context:
 
 
 @contextmanager
-def storage_errors(doing: str, url: str) -> Iterator[None]:
+def storage_errors(doing: str, url: str, also: tuple[type[Exception], ...] = ()) -> Iterator[None]:
     """Raise what TensorStore raises as a `VolumeError` that says what to do.
 
     Parameters
@@ -107,10 +113,13 @@ def storage_errors(doing: str, url: str) -> Iterator[None]:
         What is attempted, for the message: ``"read voxels 0:4 of"``.
     url : str
         Of what.
+    also : tuple of type
+        What another library raises when storage fails.
     """
+    expected = STORAGE_ERRORS + also
     try:
         yield
-    except STORAGE_ERRORS as error:
+    except expected as error:
         text = str(error).lower()
         remedy = next(
             (advice for words, advice in _REMEDIES if any(word in text for word in words)),

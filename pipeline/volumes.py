@@ -1,0 +1,240 @@
+"""Input volumes of any format as one read-only type with axes (c) z y x.
+
+Invariant: axes and scale come from metadata or from the configuration, and
+contradictions between the two are errors. Where a 3-D array carries no axes,
+its format's documented convention is taken, and `Volume.axes_source` says so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.errors import VolumeError
+from pipeline.formats import Source, find_source
+from pipeline.geometry import KEY_LIMITS, Box, Triple, triple
+from pipeline.store import storage_errors
+
+Size = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A volume that can be read; see `open_volume`.
+
+    Parameters
+    ----------
+    url : str
+        Of the array itself, also if a group around it was asked for.
+    format : str
+        Name of the format.
+    shape : tuple of int
+        Voxels, (z, y, x).
+    channels : int or None
+        Length of the channel axis. An axis of length 1 is none, unless it has offsets.
+    dtype : numpy.dtype
+    chunk : tuple of int
+        What is stored together, in voxels, (z, y, x).
+    voxel_size : tuple of float or None
+        nm, (z, y, x); None if neither the metadata nor the configuration says it.
+    translation : tuple of float
+        Position of voxel (0, 0, 0) in nm, (z, y, x).
+    offsets : list of tuple of int or None
+        Affinity offsets of the channels, from the attribute ``offsets``.
+    axes : tuple of str
+        Names of the stored axes in storage order.
+    axes_source : str
+        Where they are known from: ``"metadata"``, ``"configuration"``, or
+        ``"convention of …"``.
+    identity : mapping
+        Plain JSON that tells this volume from another one. It does not hold the
+        shape: a chunked volume or a stack of sections that grows keeps it.
+    """
+
+    url: str
+    format: str
+    shape: Triple
+    channels: int | None
+    dtype: np.dtype[Any]
+    chunk: Triple
+    voxel_size: Size | None
+    translation: Size
+    offsets: list[Triple] | None
+    axes: tuple[str, ...]
+    axes_source: str
+    identity: Mapping[str, Any]
+    _source: Source
+
+    def read(self, box: Box) -> npt.NDArray[Any]:
+        """Voxels as they are stored, in C order.
+
+        Parameters
+        ----------
+        box : Box
+            Voxels, inside the volume.
+
+        Returns
+        -------
+        ndarray
+            Shape (z, y, x), or (c, z, y, x) if the volume has channels.
+
+        Raises
+        ------
+        VolumeError
+            If `box` reaches outside, or storage is damaged or out of reach.
+        """
+        if not Box((0, 0, 0), self.shape).contains(box):
+            raise VolumeError(
+                f"{box} reaches outside {self.url}, which has {self.shape} voxels (z, y, x)"
+            )
+        place = dict(zip("zyx", box.slices, strict=True))
+        index = tuple(place.get(n, slice(None) if n == "c" else slice(0, 1)) for n in self.axes)
+        with storage_errors(f"read {box} of", self.url, self._source.errors):
+            values = self._source.read(index)
+        return _ordered(values, self.axes, self.channels)
+
+
+def open_volume(url: str, *, voxel_size: Size | None = None, axes: str | None = None) -> Volume:
+    """Open a volume for reading.
+
+    Parameters
+    ----------
+    url : str
+        Path or URL (``file://``, ``s3://``, ``gs://``, ``memory://``) of a zarr
+        v2 or v3 array, an N5 array, a precomputed volume, or a multiscale group
+        (its finest level is opened); a local ``file.h5:/path``,
+        ``file.npz:/key``, ``file.npy``, multi-page TIFF, or a folder of TIFF
+        sections.
+    voxel_size : tuple of float, optional
+        nm, (z, y, x); only needed where the metadata has none.
+    axes : str, optional
+        Names of the axes in storage order, such as ``"zyx"`` or ``"czyx"``;
+        only needed where the metadata has none.
+
+    Raises
+    ------
+    VolumeError
+        If nothing is there or it cannot be read, if axes are unknown or are no
+        volume's, if `voxel_size` or `axes` contradicts the metadata, or if the
+        volume is larger than `pipeline.geometry.KEY_LIMITS`.
+    """
+    source = find_source(url)
+    names, axes_source = _axes(source, axes)
+    extent = dict(zip(names, source.shape, strict=True))
+    chunk = dict(zip(names, source.chunk, strict=True))
+    shape = triple(extent[n] for n in "zyx")
+    _check_limits(source.url, shape)
+    if source.dtype.kind not in "buif":
+        raise VolumeError(f"{source.url} holds {source.dtype}, which is no type of voxels")
+    channels = extent.get("c")
+    if channels == 1 and source.offsets is None:
+        channels = None
+    return Volume(
+        url=source.url,
+        format=source.format,
+        shape=shape,
+        channels=channels,
+        dtype=source.dtype.newbyteorder("="),
+        chunk=triple(chunk[n] for n in "zyx"),
+        voxel_size=_voxel_size(source, names, voxel_size),
+        translation=_to_zyx(source.translation, names) or (0.0, 0.0, 0.0),
+        offsets=source.offsets,
+        axes=names,
+        axes_source=axes_source,
+        identity=dict(source.identity) | {"axes": list(names)},
+        _source=source,
+    )
+
+
+def _axes(source: Source, given: str | None) -> tuple[tuple[str, ...], str]:
+    if given is not None:
+        names = tuple(given.lower())
+        if source.axes is not None and source.axes != names:
+            raise VolumeError(
+                f"the configuration says axes: {given}, but the metadata of {source.url} says "
+                f"{' '.join(source.axes)}. Remove axes from the configuration, or correct the "
+                "metadata."
+            )
+        origin = "configuration"
+    elif source.axes is not None:
+        names, origin = source.axes, "metadata"
+    elif len(source.shape) == 3:
+        names, origin = tuple(source.usual_axes), f"convention of {source.format}"
+    else:
+        raise VolumeError(
+            f"{source.url} has shape {source.shape} and nothing says which axis is which; "
+            "give their order in the configuration, for example `axes: czyx`"
+        )
+    _check_axes(source, names)
+    return names, origin
+
+
+def _check_axes(source: Source, names: tuple[str, ...]) -> None:
+    if len(names) != len(source.shape):
+        raise VolumeError(
+            f"{source.url} has {len(source.shape)} axes (shape {source.shape}), but "
+            f"{len(names)} are named: {' '.join(names)}. Correct `axes` in the configuration."
+        )
+    if any(names.count(n) != 1 for n in "zyx") or names.count("c") > 1:
+        raise VolumeError(
+            f"the axes of {source.url} are {' '.join(names)}, but a volume has z, y and x once "
+            "and at most one c. Give the order in the configuration, for example `axes: czyx`, "
+            "or correct the metadata."
+        )
+    for name, n in zip(names, source.shape, strict=True):
+        if name not in ("z", "y", "x", "c") and n != 1:
+            raise VolumeError(
+                f"axis {name} of {source.url} has length {n}; only z, y, x and c may be longer "
+                "than 1. Store one volume per array."
+            )
+
+
+def _check_limits(url: str, shape: Triple) -> None:
+    for axis, n, limit in zip("zyx", shape, KEY_LIMITS, strict=True):
+        if n > limit:
+            raise VolumeError(
+                f"{url} has {n} voxels along {axis}, but at most {limit} can be numbered "
+                f"there. Crop it along {axis}, or work on a coarser level."
+            )
+
+
+def _to_zyx(values: Size | None, names: tuple[str, ...]) -> Size | None:
+    if values is None:
+        return None
+    space = [n for n in names if n in ("z", "y", "x")]
+    place = dict(zip(space, values, strict=True))
+    return place["z"], place["y"], place["x"]
+
+
+def _voxel_size(source: Source, names: tuple[str, ...], given: Size | None) -> Size | None:
+    found = _to_zyx(source.scale, names)
+    if found is not None and any(not math.isfinite(n) or n <= 0 for n in found):
+        raise VolumeError(
+            f"the metadata of {source.url} gives a voxel size of {found} nm, which must be "
+            "positive; correct it"
+        )
+    if given is None or found is None:
+        return given or found
+    if any(not math.isclose(a, b, rel_tol=1e-6) for a, b in zip(given, found, strict=True)):
+        raise VolumeError(
+            f"the configuration says voxel_size: {list(given)}, but the metadata of "
+            f"{source.url} says {list(found)} nm (z, y, x). Remove voxel_size from the "
+            "configuration, or correct the metadata."
+        )
+    return found
+
+
+def _ordered(
+    values: npt.NDArray[Any], names: tuple[str, ...], channels: int | None
+) -> npt.NDArray[Any]:
+    """Values in the order (c) z y x, without the axes of length 1 that are no part of it."""
+    kept = "zyx" if channels is None else "czyx"
+    order = [names.index(n) for n in kept]
+    rest = [i for i in range(len(names)) if i not in order]
+    moved = values.transpose(rest + order)[(0,) * len(rest)]
+    return np.ascontiguousarray(moved, dtype=values.dtype.newbyteorder("="))
