@@ -1,0 +1,1 @@
+"""Compiled kernels of the exact core: integers only, one thread each, GIL released."""
