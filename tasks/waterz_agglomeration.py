@@ -12,6 +12,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -84,13 +85,13 @@ def agglomerate(
 
 @contextlib.contextmanager
 def _silent_stdout() -> Iterator[None]:
-    """Discard what C++ prints; Python prints nothing meanwhile, as waterz holds the GIL."""
+    """Discard what waterz prints, from Python and, below it, from C++."""
     sys.stdout.flush()
-    kept, null = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    kept = os.dup(1)
     try:
-        os.dup2(null, 1)
-        yield
+        with Path(os.devnull).open("w") as null, contextlib.redirect_stdout(null):
+            os.dup2(null.fileno(), 1)
+            yield
     finally:
         os.dup2(kept, 1)
         os.close(kept)
-        os.close(null)

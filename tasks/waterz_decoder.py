@@ -23,11 +23,11 @@ from pipeline.arrays import open_array
 from pipeline.geometry import Block, Box, Grid, Triple, triple
 from pipeline.steps import Counters, Job, Params, Step
 from pipeline.tables import read_table, write_table
-from tasks.affinities import affinity_params, read_affinities
+from tasks.affinities import affinity_params, frame, read_affinities, roi_of
 from tasks.evaluate.contingency import Contingency, contingency, group_sums, merge
 from tasks.regiongraph import pack, voxels_at
 from tasks.relabel import relabel_step
-from tasks.segment import array_params, segment_prepare
+from tasks.segment import segment_prepare
 from tasks.waterz_agglomeration import agglomerate, scoring_function
 
 Ids = npt.NDArray[np.uint64]
@@ -38,21 +38,20 @@ def steps(job: Job, upstream: list[Step]) -> list[Step]:
     scoring_function(job.config.waterz.scoring)
     context = job.config.waterz.context
     params = {
-        "output": job.config.output,
-        "roi": {"offset": job.roi.offset, "shape": job.roi.shape},
-        "array": array_params(job),
+        **frame(job),
         "affinities": affinity_params(job),
         "waterz": job.config.waterz.model_dump(mode="json"),
         "relabel": job.config.relabel,
     }
     halo: Triple = (context, context, context)
-    inputs = tuple(step.name for step in upstream[-1:])
+    # Unlike the exact decoder's, a block's segments depend on where its neighbours
+    # and the region end, so only the output's place is left out of fingerprints.
     segment = Step(
         name="waterz-segment",
         process=segment_process,
         params=params,
         grid=job.grid,
-        after=inputs,
+        after=tuple(step.name for step in upstream),
         lower=halo,
         upper=halo,
         prepare=segment_prepare,
@@ -85,7 +84,7 @@ def steps(job: Job, upstream: list[Step]) -> list[Step]:
 def segment_process(params: Params, block: Block) -> Counters:
     """Segment a block with its context; write its voxels, and how it sees its neighbours'."""
     output, box = params["output"], _seen(params, block)
-    affinities = read_affinities(params["affinities"], box)
+    affinities = read_affinities(params, box)
     segments = agglomerate(affinities, params["waterz"])
     core = block.box.relative_to(box.offset)
     local, first = np.unique(segments[core.slices], return_index=True)
@@ -167,17 +166,13 @@ def _all_pairs(lower: Ids, upper: Ids) -> Contingency:
 
 
 def _grid(params: Params) -> Grid:
-    return Grid(_roi(params), triple(params["array"]["block"]))
-
-
-def _roi(params: Params) -> Box:
-    return Box(triple(params["roi"]["offset"]), triple(params["roi"]["shape"]))
+    return Grid(roi_of(params), triple(params["array"]["block"]))
 
 
 def _seen(params: Params, block: Block) -> Box:
     """The voxels that a block segments."""
     halo = triple([params["waterz"]["context"]] * 3)
-    return block.box.grow(halo, halo).intersect(_roi(params))
+    return block.box.grow(halo, halo).intersect(roi_of(params))
 
 
 def _neighbour(params: Params, block: Block, axis: int, step: int) -> Block | None:
