@@ -228,7 +228,7 @@ def _document(
         "chunk_shape": [1] * len(lead) + [inner_side(b) for b in block],
         "codecs": [
             little,
-            {"name": "zstd", "configuration": {"level": 1, "checksum": False}},
+            {"name": "zstd", "configuration": {"level": 1, "checksum": True}},
         ],
         "index_codecs": [little, {"name": "crc32c"}],
         "index_location": "end",

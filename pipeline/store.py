@@ -36,7 +36,7 @@ STORAGE_ERRORS: tuple[type[Exception], ...] = (
 
 _REMEDIES = (
     (
-        ("no space left", "resource_exhausted", "disk quota"),
+        ("no space left", "resource_exhausted", "disk quota", "file too large"),
         "The disk is full: free some space, then run again.",
     ),
     (
@@ -51,7 +51,10 @@ _REMEDIES = (
         "AWS_ENDPOINT_URL if the bucket is not at Amazon.",
     ),
     (
-        ("data_loss", "decod", "corrupt", "checksum", "crc", "digest", "truncated", "exceeds"),
+        (
+            *("data_loss", "decod", "decompress", "corrupt", "damaged", "truncated", "filter"),
+            *("checksum", "crc", "digest", "not a zip", "mmap length", "failed to read"),
+        ),
         "The stored bytes are damaged: restore the object from its source, or delete it "
         "if it is part of an output.",
     ),
@@ -64,8 +67,8 @@ def kvstore_url(url: str) -> str:
         url = Path(url).resolve().as_uri()
     if not url.startswith(_SCHEMES):
         raise VolumeError(
-            f"cannot store anything at {url!r}: the scheme is not one of {', '.join(_SCHEMES)}. "
-            "Give a local path or a URL with one of these schemes."
+            f"the scheme of {url!r} is not one of {', '.join(_SCHEMES)}, where arrays and "
+            "tables can be kept. Give a local path or a URL with one of these schemes."
         )
     return url.rstrip("/") + "/"
 

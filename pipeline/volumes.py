@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -68,7 +68,7 @@ class Volume:
     axes: tuple[str, ...]
     axes_source: str
     identity: Mapping[str, Any]
-    _source: Source
+    _source: Source = field(repr=False)
 
     def read(self, box: Box) -> npt.NDArray[Any]:
         """Voxels as they are stored, in C order.
@@ -96,6 +96,8 @@ class Volume:
         index = tuple(place.get(n, slice(None) if n == "c" else slice(0, 1)) for n in self.axes)
         with storage_errors(f"read {box} of", self.url, self._source.errors):
             values = self._source.read(index)
+            if values.size != box.n_voxels * (self.channels or 1):
+                raise ValueError(f"the file is damaged: its values have shape {values.shape}")
         return _ordered(values, self.axes, self.channels)
 
 

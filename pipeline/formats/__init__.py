@@ -7,6 +7,8 @@ there, and by the file's suffix for formats of one file.
 
 from __future__ import annotations
 
+import re
+
 from pipeline.errors import VolumeError
 from pipeline.formats import hdf5, n5, numpy_files, precomputed, tiff, zarrs
 from pipeline.formats.source import Source
@@ -17,13 +19,17 @@ _FORMATS = (hdf5, numpy_files, tiff, zarrs, n5, precomputed)
 def find_source(url: str) -> Source:
     """The array stored at `url`, as it is stored.
 
+    Prefixes that name a format, as in ``precomputed://gs://…``, are not needed
+    and left out.
+
     Raises
     ------
     VolumeError
         If nothing that can be read is there.
     """
+    plain = re.sub(r"^(precomputed|zarr[23]?|n5)://", "", url)
     for module in _FORMATS:
-        found: Source | None = module.find(url)
+        found: Source | None = module.find(plain)
         if found is not None:
             return found
     raise VolumeError(

@@ -18,7 +18,7 @@ _DRIVER = "neuroglancer_precomputed"
 
 def find(url: str) -> Source | None:
     """The finest scale of the volume at `url`, or the scale that `url` names."""
-    volume = url.removeprefix("precomputed://").rstrip("/")
+    volume = url.rstrip("/")
     info = read_json(volume, "info")
     if info is not None and "scales" in info:
         scales: list[dict[str, Any]] = info["scales"]

@@ -8,8 +8,12 @@ left-overs of printing.
 
 from __future__ import annotations
 
+import logging
 import re
+import zlib
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +34,7 @@ from pipeline.formats.source import (
 from pipeline.omezarr import nanometres
 from pipeline.store import storage_errors
 
-_ERRORS = (tifffile.TiffFileError,)
+_ERRORS = (tifffile.TiffFileError, zlib.error)
 _SUFFIXES = (".tif", ".tiff")
 _UNNAMED = {"q", "i"}
 """What tifffile calls an axis of pages that the file does not name."""
@@ -47,7 +51,7 @@ def find(url: str) -> Source | None:
 
 
 def _file(path: Path) -> Source:
-    with storage_errors("open", str(path), _ERRORS), tifffile.TiffFile(path) as file:
+    with storage_errors("open", str(path), _ERRORS), _opened(path) as file:
         series = file.series[0]
         named = axis_names(series.axes, series.ndim) or ()
         shape = tuple(series.shape)
@@ -55,8 +59,11 @@ def _file(path: Path) -> Source:
         dtype = np.dtype(series.dtype)
 
     def read(slices: Slices) -> npt.NDArray[Any]:
-        with tifffile.TiffFile(path) as again:
-            return _read_series(again.series[0], slices)
+        with _opened(path) as again:
+            series = again.series[0]
+            if tuple(series.shape) != shape:
+                raise ValueError(f"the file is damaged: its shape has become {series.shape}")
+            return _read_series(series, slices)
 
     return Source(
         url=str(path),
@@ -70,6 +77,29 @@ def _file(path: Path) -> Source:
         identity=file_identity(path, "tiff"),
         errors=_ERRORS,
     )
+
+
+class _Complaints(logging.Handler):
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tifffile.TiffFile]:
+    """A file whose chain of pages is whole; tifffile itself only logs where it breaks off."""
+    handler = _Complaints(logging.ERROR)
+    tifffile.logger().addHandler(handler)
+    try:
+        with tifffile.TiffFile(path) as file:
+            yield file
+    finally:
+        tifffile.logger().removeHandler(handler)
+    if handler.messages:
+        raise ValueError(f"the file is damaged: {handler.messages[0]}")
 
 
 def _read_series(series: tifffile.TiffPageSeries, slices: Slices) -> npt.NDArray[Any]:
