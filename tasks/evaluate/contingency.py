@@ -41,6 +41,10 @@ class Contingency:
         """Number of voxels counted."""
         return int(self.count.sum())
 
+    def where(self, rows: npt.NDArray[np.bool_]) -> Contingency:
+        """Some rows of the table."""
+        return Contingency(self.truth[rows], self.label[rows], self.count[rows])
+
     def transposed(self) -> Contingency:
         """The table with the two volumes exchanged."""
         return _summed(self.label, self.truth, self.count)
