@@ -1,0 +1,171 @@
+"""Model directories: ``model.yaml`` and ``weights.safetensors``, never a pickle.
+
+A model says what it needs: the voxel size that it was trained at, the dtype of
+its input and the fixed mean and standard deviation that raw data are scaled
+by. Data of another kind are refused, not silently rescaled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import safetensors.torch
+import yaml
+from pydantic import Field, ValidationError
+from torch import Tensor
+
+from pipeline.errors import ModelError
+from tasks.networks.architecture import Part, UnetArchitecture
+from tasks.networks.heads import AffinityHead, DistanceHead, Head
+from tasks.networks.unet import Unet
+
+DESCRIPTION = "model.yaml"
+WEIGHTS = "weights.safetensors"
+
+_TOLERANCE = 0.1
+"""Relative difference of voxel sizes that a model is applied to without complaint."""
+
+
+class Normalisation(Part):
+    """Raw data enter the network as (value − mean) / std; fixed, never per block."""
+
+    mean: float = Field(description="Of the training data, in units of the raw data.")
+    std: Annotated[float, Field(gt=0.0)] = Field(description="Of the training data.")
+
+
+class Description(Part):
+    """Everything about a model but its weights: the content of ``model.yaml``."""
+
+    format: Literal[1] = Field(1, description="Version of this file's format.")
+    architecture: UnetArchitecture = Field(description="Levels, kernels and factors.")
+    heads: dict[str, Head] = Field(min_length=1, description="What the network predicts, by name.")
+    voxel_size: tuple[float, float, float] = Field(description="nm, z y x, trained at.")
+    dtype: Literal["uint8", "uint16"] = Field(description="Of the raw data.")
+    normalisation: Normalisation = Field(description="Fixed scaling of raw data.")
+    training: dict[str, Any] = Field({}, description="How it was trained, and its scores.")
+    licence: str = Field("", description="Terms of the weights.")
+    credit: str = Field("", description="Whom to credit for the training data.")
+
+    def channels(self) -> dict[str, int]:
+        """Channels of every head."""
+        return {name: head.channels for name, head in self.heads.items()}
+
+    def head(self, name: str) -> AffinityHead | DistanceHead:
+        """A head by name.
+
+        Raises
+        ------
+        ModelError
+            If the model has no such head.
+        """
+        if name not in self.heads:
+            raise ModelError(
+                f"the model has no head {name!r}; it has {', '.join(self.heads)}. "
+                "Set predict.output to one of them, or use another model."
+            )
+        return self.heads[name]
+
+    def check_data(
+        self, voxel_size: tuple[float, float, float] | None, dtype: np.dtype[Any]
+    ) -> None:
+        """Refuse data that the model was not trained for.
+
+        Raises
+        ------
+        ModelError
+            If the voxel size differs by more than a tenth, or the dtype at all.
+        """
+        if voxel_size is None:
+            raise ModelError(
+                "the raw volume carries no voxel size; set voxel_size in the configuration "
+                f"(the model was trained at {list(self.voxel_size)} nm)"
+            )
+        if not np.allclose(voxel_size, self.voxel_size, rtol=_TOLERANCE, atol=0):
+            raise ModelError(
+                f"voxel size {list(voxel_size)} nm is not the {list(self.voxel_size)} nm that "
+                f"the model was trained at (tolerance {_TOLERANCE:.0%}). Resample the raw volume "
+                "or choose another of its scales, correct voxel_size in the configuration if "
+                "it is wrong, or use a model for these voxels."
+            )
+        if dtype != np.dtype(self.dtype):
+            raise ModelError(
+                f"raw data of dtype {dtype} given to a model trained on {self.dtype}. "
+                f"Convert the volume to {self.dtype} with the intensities that the model "
+                f"knows (mean {self.normalisation.mean:.1f}, standard deviation "
+                f"{self.normalisation.std:.1f})."
+            )
+
+
+def find_model(name: str) -> Path:
+    """The directory of a model: a shipped model's name, or a path.
+
+    Raises
+    ------
+    ModelError
+        If there is none.
+    """
+    shipped = Path(str(resources.files("tasks"))) / "models"
+    for folder in (shipped / name, Path(name)):
+        if (folder / DESCRIPTION).is_file() and (folder / WEIGHTS).is_file():
+            return folder
+    known = sorted(path.parent.name for path in shipped.glob(f"*/{DESCRIPTION}"))
+    raise ModelError(
+        f"there is no model {name!r}: neither a shipped one ({', '.join(known) or 'none'}) nor a "
+        f"directory with {DESCRIPTION} and {WEIGHTS}. `raphe train` makes one."
+    )
+
+
+def read_description(folder: Path) -> Description:
+    """Read and check ``model.yaml``.
+
+    Raises
+    ------
+    ModelError
+        With one line for every field that is wrong.
+    """
+    path = folder / DESCRIPTION
+    try:
+        return Description.model_validate(yaml.safe_load(path.read_text()))
+    except (yaml.YAMLError, ValidationError) as error:
+        raise ModelError(f"{path} does not describe a model: {error}") from error
+
+
+def weights_hash(folder: Path) -> str:
+    """SHA-256 of the weights file."""
+    with (folder / WEIGHTS).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def save_model(folder: Path, description: Description, weights: dict[str, Tensor]) -> None:
+    """Write a model directory; `weights` are those of the plain network."""
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f"{WEIGHTS}.partial"
+    safetensors.torch.save_file(weights, temporary)
+    temporary.replace(folder / WEIGHTS)
+    text = yaml.safe_dump(description.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    (folder / DESCRIPTION).write_text(text)
+
+
+def load_network(folder: Path) -> tuple[Description, Unet]:
+    """The description and the network of prediction, float32 on the CPU.
+
+    Raises
+    ------
+    ModelError
+        If a file is damaged or the two do not belong together.
+    """
+    description = read_description(folder)
+    network = Unet(description.architecture, description.channels(), plain=True)
+    try:
+        network.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))
+    except (safetensors.SafetensorError, RuntimeError, struct.error) as error:
+        raise ModelError(
+            f"{folder / WEIGHTS} does not hold the weights that {DESCRIPTION} describes "
+            f"({error}). Copy the model directory again, both files of it."
+        ) from error
+    return description, network.eval()
