@@ -10,8 +10,10 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from distributed import Client, LocalCluster, as_completed
+from distributed import as_completed
 
+from pipeline.clusters import open_cluster
+from pipeline.config import Cluster
 from pipeline.geometry import Box
 
 T = TypeVar("T")
@@ -34,14 +36,8 @@ def over_boxes(function: Callable[[Box], T], boxes: Sequence[Box], workers: int)
         yield from map(function, boxes)
         return
     waiting = iter(boxes)
-    with (
-        LocalCluster(
-            n_workers=min(workers, len(boxes)),
-            threads_per_worker=1,
-            dashboard_address=None,
-        ) as cluster,
-        Client(cluster) as client,
-    ):
+    with open_cluster(Cluster(workers=min(workers, len(boxes))), []) as cluster:
+        client = cluster.client
         first = itertools.islice(waiting, _WINDOW * workers)
         done = as_completed(client.submit(function, box, pure=False) for box in first)
         for future in done:
