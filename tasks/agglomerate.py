@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.config import level
-from tasks.kernels.engine import Graph, Merges, advance, connect, run_phase
+from pipeline.config import SCALE, level
+from tasks.kernels.engine import Merges, advance, link_by_score, link_by_size
+from tasks.kernels.graph import Graph, connect
 from tasks.kernels.heap import Priorities
 from tasks.regiongraph import Array, Edges, Nodes, percentile_of, select
 
@@ -51,6 +52,11 @@ class Outcome:
     merges: dict[str, Array]
 
 
+def lowest(fraction: float) -> int:
+    """The smallest uint8 affinity that reaches a threshold."""
+    return -(-level(fraction) // SCALE)
+
+
 def agglomerate(
     nodes: Nodes, edges: Edges, incomplete: npt.NDArray[np.bool_], segment: Mapping[str, Any]
 ) -> Outcome:
@@ -71,17 +77,20 @@ def agglomerate(
         If nothing is incomplete and yet a node is not final: a defect of the engine.
     """
     graph, priorities, merges = _load(nodes, edges, incomplete)
-    supervoxel, threshold = segment["supervoxel"], segment["threshold"]
-    percentile = percentile_of(segment["linkage"])
-    for phase, least, limit in (
-        (1, supervoxel and level(supervoxel["affinity"]), supervoxel and supervoxel["size"]),
-        (2, None if threshold is None else level(threshold), 0),
-        (3, 0 if segment["absorb_size"] else None, segment["absorb_size"]),
-    ):
-        if least is None:
-            advance(graph, phase)
-        else:
-            run_phase(graph, priorities, merges, phase, percentile, least, limit)
+    if segment["supervoxel"] is None:
+        advance(graph, 1)
+    else:
+        least, size = lowest(segment["supervoxel"]["affinity"]), segment["supervoxel"]["size"]
+        link_by_size(graph, merges, 1, least, size)
+    if segment["threshold"] is None:
+        advance(graph, 2)
+    else:
+        percentile = percentile_of(segment["linkage"])
+        link_by_score(graph, priorities, merges, percentile, level(segment["threshold"]))
+    if segment["absorb_size"]:
+        link_by_size(graph, merges, 3, 0, segment["absorb_size"])
+    else:
+        advance(graph, 3)
     alive = graph.joined == np.arange(len(nodes))
     if not incomplete.any() and (graph.stage[alive] < THROUGH).any():
         raise RuntimeError("a node of a complete region graph is not final: please report this")
@@ -119,6 +128,8 @@ def _load(nodes: Nodes, edges: Edges, incomplete: Array) -> tuple[Graph, Priorit
         keys=np.full(room, -1, np.int64),
         values=np.zeros(room, np.int32),
         used=np.zeros(1, np.int64),
+        heir=np.full(m, -1, np.int32),
+        touched=np.zeros(m, np.int32),
     )
     connect(graph)
     priorities = Priorities(
@@ -127,6 +138,7 @@ def _load(nodes: Nodes, edges: Edges, incomplete: Array) -> tuple[Graph, Priorit
         score=np.zeros(m, np.float64),
         word=np.zeros(m, np.uint64),
         heap=np.zeros(m, np.int32),
+        key=np.zeros(m, np.float64),
         where=np.full(m, -1, np.int32),
         length=np.zeros(1, np.int64),
     )

@@ -67,7 +67,7 @@ def global_faces(codes: Array, shape: Triple, offset: Triple) -> npt.NDArray[np.
 
 @dataclass
 class Nodes:
-    """Columns of nodes; see `tasks.kernels.engine.Graph` for their meaning."""
+    """Columns of nodes; see `tasks.kernels.graph.Graph` for their meaning."""
 
     id: Array
     size: Array
@@ -226,7 +226,7 @@ def merge_parallel(edges: Edges) -> Edges:
         u=u[begin],
         v=v[begin],
         stats=np.add.reduceat(edges.stats[order], begin, axis=0, dtype=edges.stats.dtype),
-        tie=np.minimum.reduceat(edges.tie[order], begin),
+        tie=np.maximum.reduceat(edges.tie[order], begin),
         affinity1=edges.affinity1[order][largest1],
         face1=edges.face1[order][largest1],
         affinity3=edges.affinity3[order][largest3],

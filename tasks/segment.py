@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 
 from pipeline.arrays import create_array, open_array
-from pipeline.config import SCALE, level
 from pipeline.geometry import Block, Box
 from pipeline.steps import Counters, Job, Params, Step
 from pipeline.tables import Columns, write_table
 from tasks.affinities import FRAME, affinity_params, frame, read_affinities, roi_of
+from tasks.agglomerate import lowest
 from tasks.kernels.fragments import Fragments, grow_fragments
 from tasks.kernels.regions import measure_edges, measure_nodes, take
-from tasks.kernels.supervoxels import link_by_size, sort_faces
+from tasks.kernels.supervoxels import link_faces, sort_faces
 from tasks.regiongraph import (
     NO_STATS,
     Array,
@@ -62,11 +62,6 @@ class BlockGraph:
     planes: dict[str, Columns]
 
 
-def lowest(fraction: float) -> int:
-    """The smallest uint8 affinity that reaches a threshold."""
-    return -(-level(fraction) // SCALE)
-
-
 def segment_block(affinities: Array, box: Box, roi: Box, segment: Mapping[str, Any]) -> BlockGraph:
     """Everything that can be said of a block from its own affinities.
 
@@ -82,7 +77,7 @@ def segment_block(affinities: Array, box: Box, roi: Box, segment: Mapping[str, A
     low = lowest(segment["low"])
     high = 256 if segment["high"] is None else max(low, lowest(segment["high"]))
     fragments = Fragments(*grow_fragments(affinities, low, high))
-    index, merges = _supervoxels(fragments, affinities, box, roi, segment)
+    index, through, merges = _supervoxels(fragments, affinities, box, roi, segment)
     n = int(index.max(initial=0))
     size, lower, upper, total, first = measure_nodes(index, n)
     offset = np.array(box.offset)
@@ -93,7 +88,7 @@ def segment_block(affinities: Array, box: Box, roi: Box, segment: Mapping[str, A
         lower=(lower + offset).astype(np.int32),
         upper=(upper + offset).astype(np.int32),
         total=total + size[:, None] * offset,
-        stage=np.ones(n, np.int8),
+        stage=np.where(through, 2, 1).astype(np.int8),
     )
     kind = kind_of(segment["linkage"])
     u, v, stats, tie, face, affinity = measure_edges(index, affinities, low, NO_STATS[kind])
@@ -106,8 +101,8 @@ def segment_block(affinities: Array, box: Box, roi: Box, segment: Mapping[str, A
 
 def _supervoxels(
     fragments: Fragments, affinities: Array, box: Box, roi: Box, segment: Mapping[str, Any]
-) -> tuple[Array, Columns]:
-    """Phase 1 on fragments, in place; the supervoxels' index and the merges."""
+) -> tuple[Array, Array, Columns]:
+    """Phase 1 on fragments, in place: the index, who is through with it, and the merges."""
     index, supervoxel = fragments.volume, segment["supervoxel"]
     merges: Columns = {
         "face": np.empty(0, np.uint64),
@@ -116,24 +111,20 @@ def _supervoxels(
         "denominator": np.empty(0, np.int64),
     }
     if supervoxel is None:
-        return index, merges
+        return index, np.zeros(fragments.n, np.bool_), merges
     sizes, lower, upper, _, _ = measure_nodes(index, fragments.n)
     leaving = touches_open_side(lower, upper, (0, 0, 0), box.shape, open_sides(box, roi))
     least = max(lowest(segment["low"]), lowest(supervoxel["affinity"]))
     faces = sort_faces(index, affinities, least)
-    parent, face, affinity = link_by_size(
-        *faces,
-        np.concatenate(([0], sizes)),
-        np.concatenate(([False], leaving)),
-        supervoxel["size"],
-    )
+    sizes, frozen = np.concatenate(([0], sizes)), np.concatenate(([False], leaving))
+    parent, face, affinity = link_faces(*faces, sizes, frozen, supervoxel["size"])
     roots = np.unique(parent)
     take(index, np.searchsorted(roots, parent).astype(np.int32), index)
     merges["face"] = global_faces(face.astype(np.int64), box.shape, box.offset)
     merges["phase"] = np.ones(len(face), np.uint8)
     merges["numerator"] = affinity.astype(np.int64)
     merges["denominator"] = np.ones(len(face), np.int64)
-    return index, merges
+    return index, ~frozen[roots[1:]], merges
 
 
 def _planes(

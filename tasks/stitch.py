@@ -15,6 +15,7 @@ from pipeline.geometry import Block, Box, Triple, triple
 from pipeline.steps import Counters, Job, Params, Step
 from pipeline.tables import Columns, read_table, write_table
 from tasks.affinities import FRAME, frame, roi_of
+from tasks.agglomerate import lowest
 from tasks.regiongraph import (
     Array,
     Edges,
@@ -24,7 +25,6 @@ from tasks.regiongraph import (
     to_columns,
     voxels_at,
 )
-from tasks.segment import lowest
 
 
 def stitch_faces(

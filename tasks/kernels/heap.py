@@ -29,6 +29,8 @@ class Priorities(NamedTuple):
         Decides between equal scores; the larger goes first.
     heap : ndarray of int32
         Edges that wait, the first on top.
+    key : ndarray of float64
+        Their scores in the same order, because most comparisons need no more.
     where : ndarray of int32
         Position of each edge in the heap, or -1.
     length : ndarray of int64, (1,)
@@ -40,6 +42,7 @@ class Priorities(NamedTuple):
     score: npt.NDArray[np.float64]
     word: npt.NDArray[np.uint64]
     heap: npt.NDArray[np.int32]
+    key: npt.NDArray[np.float64]
     where: npt.NDArray[np.int32]
     length: npt.NDArray[np.int64]
 
@@ -69,57 +72,68 @@ def compare_fractions(a: int, b: int, c: int, d: int) -> int:
 
 
 @inlined
-def _before(p: Priorities, e: int, f: int) -> bool:
-    """Whether edge `e` leaves the heap before edge `f`."""
-    if p.score[e] != p.score[f]:
-        return p.score[e] > p.score[f]
+def _wins_tie(p: Priorities, e: int, f: int) -> bool:
+    """Whether edge `e` leaves the heap before `f` although their rounded scores are equal."""
     if p.denominator[e] != p.denominator[f]:
         sign = compare_fractions(p.numerator[e], p.denominator[e], p.numerator[f], p.denominator[f])
         if sign != 0:
             return sign > 0
     elif p.numerator[e] != p.numerator[f]:
-        return p.numerator[e] > p.numerator[f]
-    return p.word[e] > p.word[f]
+        return bool(p.numerator[e] > p.numerator[f])
+    return bool(p.word[e] > p.word[f])
 
 
-@kernel
-def _up(p: Priorities, at: int) -> None:
-    edge = p.heap[at]
-    while at > 0:
-        above = (at - 1) >> 1
-        if not _before(p, edge, p.heap[above]):
-            break
-        p.heap[at] = p.heap[above]
-        p.where[p.heap[at]] = at
-        at = above
-    p.heap[at] = edge
+@inlined
+def _before(p: Priorities, key: float, edge: int, at: int) -> bool:
+    """Whether `edge` with the score `key` goes before the entry at a position."""
+    other = p.key[at]
+    if key != other:
+        return bool(key > other)
+    return _wins_tie(p, edge, p.heap[at])
+
+
+@inlined
+def _place(p: Priorities, at: int, edge: int, key: float) -> None:
+    p.heap[at], p.key[at] = edge, key
     p.where[edge] = at
 
 
 @kernel
-def _down(p: Priorities, at: int) -> None:
-    edge = p.heap[at]
+def _up(p: Priorities, at: int, edge: int) -> None:
+    """Put `edge` where it belongs on the way from the free position `at` to the top."""
+    key = p.score[edge]
+    while at > 0:
+        above = (at - 1) >> 1
+        if not _before(p, key, edge, above):
+            break
+        _place(p, at, p.heap[above], p.key[above])
+        at = above
+    _place(p, at, edge, key)
+
+
+@kernel
+def _down(p: Priorities, at: int, edge: int) -> None:
+    """Put `edge` where it belongs on the way from the free position `at` to the bottom."""
+    key = p.score[edge]
     n = p.length[0]
     while True:
         below = 2 * at + 1
         if below >= n:
             break
-        if below + 1 < n and _before(p, p.heap[below + 1], p.heap[below]):
+        if below + 1 < n and _before(p, p.key[below + 1], p.heap[below + 1], below):
             below += 1
-        if not _before(p, p.heap[below], edge):
+        if _before(p, key, edge, below):
             break
-        p.heap[at] = p.heap[below]
-        p.where[p.heap[at]] = at
+        _place(p, at, p.heap[below], p.key[below])
         at = below
-    p.heap[at] = edge
-    p.where[edge] = at
+    _place(p, at, edge, key)
 
 
 @kernel
 def heapify(p: Priorities) -> None:
     """Establish the order over the first `length` entries of the heap."""
     for at in range(p.length[0] // 2 - 1, -1, -1):
-        _down(p, at)
+        _down(p, at, p.heap[at])
 
 
 @kernel
@@ -127,7 +141,7 @@ def pop(p: Priorities) -> int:
     """Take the first edge off the heap."""
     edge = p.heap[0]
     remove(p, edge)
-    return edge
+    return int(edge)
 
 
 @kernel
@@ -138,21 +152,23 @@ def remove(p: Priorities, edge: int) -> None:
     p.length[0] -= 1
     last = p.heap[p.length[0]]
     if last != edge:
-        p.heap[at] = last
-        p.where[last] = at
-        _up(p, at)
-        _down(p, p.where[last])
+        _move(p, at, last)
 
 
 @kernel
 def push_or_move(p: Priorities, edge: int) -> None:
     """Put an edge whose priority is new where it belongs."""
     if p.where[edge] < 0:
-        at = p.length[0]
-        p.heap[at] = edge
-        p.where[edge] = at
         p.length[0] += 1
-        _up(p, at)
+        _up(p, p.length[0] - 1, edge)
     else:
-        _up(p, p.where[edge])
-        _down(p, p.where[edge])
+        _move(p, p.where[edge], edge)
+
+
+@kernel
+def _move(p: Priorities, at: int, edge: int) -> None:
+    """Put `edge` where it belongs, from the free position `at`."""
+    if at > 0 and _before(p, p.score[edge], edge, (at - 1) >> 1):
+        _up(p, at, edge)
+    else:
+        _down(p, at, edge)

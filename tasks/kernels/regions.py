@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tasks.kernels.jit import inlined, kernel
+from tasks.kernels.hashing import EMPTY, pair_key, slot
+from tasks.kernels.jit import kernel
 
 Int64s = npt.NDArray[np.int64]
 
@@ -70,18 +71,6 @@ def measure_nodes(index: npt.NDArray[np.int32], n: int) -> Any:
     return size, lower, upper, total, first
 
 
-@inlined
-def _slot(keys: Int64s, key: int) -> int:
-    """Where `key` lies in an open-addressing table, or the empty slot (-1) for it."""
-    mask = len(keys) - 1
-    # Fibonacci hashing in 64 bits spreads pairs of consecutive nodes.
-    h = np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)
-    at = np.int64(h >> np.uint64(20)) & mask
-    while keys[at] != -1 and keys[at] != key:
-        at = (at + 1) & mask
-    return at
-
-
 @kernel
 def measure_edges(
     index: npt.NDArray[np.int32],
@@ -108,79 +97,102 @@ def measure_edges(
         Nodes 0…n-1 with u < v.
     stats : ndarray, (m, k)
     tie, face : ndarray of int64, (m,)
-        Smallest face, and the largest by (affinity, face), each as
+        The largest face, and the largest by (affinity, face), each as
         ``4 * linear index of the upper voxel + axis``.
     affinity : ndarray of int16, (m,)
         Affinity of that largest face.
     """
     nz, ny, nx = index.shape
-    keys = np.full(1 << 12, -1, np.int64)
-    values = np.empty(1 << 12, np.int32)
-    room = 1 << 11
-    pair = np.empty(room, np.int64)
     n_stats = no_stats.shape[1]
+    room = 1 << 11
+    keys, values = np.full(2 * room, EMPTY, np.int64), np.empty(2 * room, np.int32)
+    pair = np.empty(room, np.int64)
     stats = np.zeros((room, n_stats), no_stats.dtype)
-    tie = np.empty(room, np.int64)
-    face = np.empty(room, np.int64)
+    tie, face = np.empty(room, np.int64), np.empty(room, np.int64)
     affinity = np.full(room, -1, np.int16)
+    row_key, row_code = np.empty(3 * nx, np.int64), np.empty(3 * nx, np.int64)
+    row_affinity = np.empty(3 * nx, np.uint8)
+    last_key, last_edge = np.full(3, EMPTY, np.int64), np.zeros(3, np.int64)
     m = 0
-    last_key = np.full(3, -1, np.int64)
-    last_edge = np.zeros(3, np.int64)
     for z in range(nz):
         for y in range(ny):
-            for x in range(nx):
-                here = index[z, y, x]
-                if here == 0:
-                    continue
-                code = 4 * ((z * ny + y) * nx + x)
-                for d in range(3):
-                    if d == 0:
-                        there = index[z - 1, y, x] if z > 0 else here
-                    elif d == 1:
-                        there = index[z, y - 1, x] if y > 0 else here
-                    else:
-                        there = index[z, y, x - 1] if x > 0 else here
-                    if here == there:
-                        continue
-                    a = affinities[d, z, y, x]
-                    if a < low:
-                        continue
-                    key = (np.int64(min(here, there)) << 32) | np.int64(max(here, there))
-                    if key == last_key[d]:
-                        e = last_edge[d]
-                    else:
-                        at = _slot(keys, key)
-                        if keys[at] == -1:
-                            if m == room:
-                                # The table is kept at most half full.
-                                room *= 2
-                                keys = np.full(2 * room, -1, np.int64)
-                                values = np.empty(2 * room, np.int32)
-                                for k in range(m):
-                                    s = _slot(keys, pair[k])
-                                    keys[s], values[s] = pair[k], k
-                                pair = np.concatenate((pair, pair))
-                                stats = np.concatenate((stats, np.zeros_like(stats)))
-                                tie = np.concatenate((tie, tie))
-                                face = np.concatenate((face, face))
-                                affinity = np.concatenate((affinity, np.full_like(affinity, -1)))
-                                at = _slot(keys, key)
-                            keys[at], values[at] = key, m
-                            pair[m] = key
-                            tie[m] = code + d
-                            m += 1
-                        e = np.int64(values[at])
-                        last_key[d], last_edge[d] = key, e
-                    if n_stats == 2:
-                        stats[e, 0] += a
-                        stats[e, 1] += 1
-                    else:
-                        stats[e, a] += 1
-                    if a >= affinity[e]:  # faces ascend, so an equal one is larger
-                        affinity[e], face[e] = a, code + d
+            n = _faces_of_row(index, affinities, low, z, y, row_key, row_code, row_affinity)
+            if m + n > room:  # the table is kept at most half full
+                room = max(2 * room, m + n)
+                room = 1 << int(np.ceil(np.log2(room)))
+                keys, values = np.full(2 * room, EMPTY, np.int64), np.empty(2 * room, np.int32)
+                for e in range(m):
+                    at = slot(keys, pair[e])
+                    keys[at], values[at] = pair[e], e
+                pair, tie, face = _grown(pair, room), _grown(tie, room), _grown(face, room)
+                stats, affinity = _grown(stats, room), _grown(affinity, room)
+                stats[m:], affinity[m:] = 0, -1
+            for k in range(n):
+                key, code, a = row_key[k], row_code[k], row_affinity[k]
+                d = code & 3
+                if key != last_key[d]:
+                    at = slot(keys, key)
+                    if keys[at] == EMPTY:
+                        keys[at], values[at] = key, m
+                        pair[m] = key
+                        m += 1
+                    last_key[d], last_edge[d] = key, values[at]
+                e = last_edge[d]
+                if n_stats == 2:
+                    stats[e, 0] += a
+                    stats[e, 1] += 1
+                else:
+                    stats[e, a] += 1
+                tie[e] = code  # faces ascend, so the last one is the largest
+                if a >= affinity[e]:
+                    affinity[e], face[e] = a, code
     u = ((pair[:m] >> 32) - 1).astype(np.int32)
     v = ((pair[:m] & 0xFFFFFFFF) - 1).astype(np.int32)
     return u, v, stats[:m].copy(), tie[:m].copy(), face[:m].copy(), affinity[:m].copy()
+
+
+@kernel
+def _grown(column: npt.NDArray[Any], room: int) -> npt.NDArray[Any]:
+    out = np.empty((room, *column.shape[1:]), column.dtype)
+    out[: len(column)] = column
+    return out
+
+
+@kernel
+def _faces_of_row(
+    index: npt.NDArray[np.int32],
+    affinities: npt.NDArray[np.uint8],
+    low: int,
+    z: int,
+    y: int,
+    key: Int64s,
+    code: Int64s,
+    affinity: npt.NDArray[np.uint8],
+) -> int:
+    """Faces below the voxels of one row that lie between two nodes, ascending; their number."""
+    nx = index.shape[2]
+    here_row = index[z, y]
+    back_row = index[max(z - 1, 0), y]
+    side_row = index[z, max(y - 1, 0)]
+    first = 4 * (z * index.shape[1] + y) * nx
+    n = 0
+    for x in range(nx):
+        here = here_row[x]
+        if here == 0:
+            continue
+        if z > 0 and back_row[x] != here and affinities[0, z, y, x] >= low:
+            key[n], code[n] = pair_key(here, back_row[x]), first + 4 * x
+            affinity[n] = affinities[0, z, y, x]
+            n += 1
+        if y > 0 and side_row[x] != here and affinities[1, z, y, x] >= low:
+            key[n], code[n] = pair_key(here, side_row[x]), first + 4 * x + 1
+            affinity[n] = affinities[1, z, y, x]
+            n += 1
+        if x > 0 and here_row[x - 1] != here and affinities[2, z, y, x] >= low:
+            key[n], code[n] = pair_key(here, here_row[x - 1]), first + 4 * x + 2
+            affinity[n] = affinities[2, z, y, x]
+            n += 1
+    return n
 
 
 @kernel

@@ -89,7 +89,7 @@ def sort_faces(index: Int32s, affinities: npt.NDArray[np.uint8], least: int) -> 
 
 
 @kernel
-def link_by_size(
+def link_faces(
     upper: Int32s,
     lower: Int32s,
     face: Int32s,
