@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 OUT ?= out/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint bench clean
+.PHONY: help install demo test lint bench docs clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ test: lint ## lint, then all tests
 
 bench: $(STAMP) ## run every benchmark; each prints JSON
 	set -e; for script in benchmarks/*.py; do $(BIN)/python $$script; done
+
+docs: $(STAMP) ## write docs/configuration.md from the configuration's models
+	$(BIN)/python -m pipeline.reference > docs/configuration.md
 
 clean: ## remove .venv, caches and the demo's output
 	rm -rf $(VENV) $(OUT) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
