@@ -65,6 +65,10 @@ class Step:
     paths : tuple of str
         Names in `params` that say where things lie, not what is computed;
         they are left out of the step's fingerprint.
+    outputs : tuple of str
+        Prefixes of objects, relative to the output, of which at least one must
+        exist for the step's done markers to count (``labels/s0/``). If what
+        lies there is deleted, the step and what follows from it is redone.
     """
 
     name: str
@@ -82,6 +86,7 @@ class Step:
     bytes_read: int = 0
     bytes_written: int = 0
     paths: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

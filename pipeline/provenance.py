@@ -1,0 +1,101 @@
+"""What an output was made from and with; and what it may not be continued with.
+
+``raphe.yaml`` is the configuration as resolved, ``provenance.json`` says
+versions, command, hashes and times. The *frame* in it is what cannot change
+while an output lives: the input, its voxels, and the blocks it is cut into.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import sys
+import time
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+import yaml
+
+from pipeline.errors import ConfigError
+from pipeline.fingerprint import canonical
+from pipeline.geometry import Box, triple
+from pipeline.steps import Job
+from pipeline.store import Store
+
+PROVENANCE = "provenance.json"
+_PACKAGES = ("raphe", "numpy", "tensorstore", "numba", "daisy", "distributed", "torch")
+_RUNS = 100
+"""Runs on one output that are remembered."""
+
+
+def check_continuable(store: Store, job: Job) -> None:
+    """Refuse an output that was made in a way that this run cannot continue.
+
+    Raises
+    ------
+    ConfigError
+        Naming what differs.
+    """
+    record = _read(store)
+    if not record:
+        return
+    old, new = record["frame"], _frame(job)
+    for name in ("input", "voxel_size", "translation", "block", "kind"):
+        if old[name] != new[name]:
+            raise ConfigError(
+                f"output {job.config.output!r} was made with another {name.replace('_', ' ')}: "
+                f"{json.dumps(old[name])}, now {json.dumps(new[name])}. "
+                "Choose another output, or delete this one."
+            )
+    before = Box(triple(old["roi"][0]), triple(old["roi"][1]))
+    if not job.roi.contains(before):
+        raise ConfigError(
+            f"output {job.config.output!r} holds voxels from {before.offset} to {before.end}, and "
+            f"the region of interest is now from {job.roi.offset} to {job.roi.end}: what lies "
+            "outside would remain. Choose another output, or delete this one; only a region that "
+            "contains the old one can be continued."
+        )
+
+
+def write_provenance(store: Store, job: Job) -> None:
+    """Write the configuration as resolved, and who makes what from what."""
+    config = job.config.model_dump(mode="json")
+    record = {
+        "frame": _frame(job),
+        "identity": dict(job.identity),
+        "shape": job.shape,
+        "configuration": hashlib.sha256(canonical(config)).hexdigest(),
+        "runs": [*_read(store).get("runs", []), _this_run()][-_RUNS:],
+    }
+    store.write("raphe.yaml", yaml.safe_dump(config, sort_keys=False).encode())
+    store.write(PROVENANCE, json.dumps(record, indent=1).encode())
+
+
+def _this_run() -> dict[str, Any]:
+    return {
+        "time": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime()),
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in _PACKAGES},
+    }
+
+
+def _frame(job: Job) -> dict[str, Any]:
+    frame: Mapping[str, Any] = {
+        "input": job.identity.get("input", dict(job.identity)),
+        "kind": "raw" if job.config.raw is not None else "affinities",
+        "voxel_size": job.voxel_size,
+        "translation": job.translation,
+        "block": job.config.block,
+        "roi": [job.roi.offset, job.roi.shape],
+    }
+    plain: dict[str, Any] = json.loads(canonical(frame))
+    return plain
+
+
+def _read(store: Store) -> dict[str, Any]:
+    data = store.read(PROVENANCE)
+    record: dict[str, Any] = json.loads(data) if data else {}
+    return record

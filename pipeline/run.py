@@ -1,0 +1,230 @@
+"""One run: from a configuration to everything that it asks for.
+
+What is wrong with the configuration, the input or the memory is found before
+anything is written or run. Running the same configuration again continues;
+a changed one redoes what depends on the change, and says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.console import Console
+
+from pipeline.blocks import Blocks, check_order
+from pipeline.clusters import check_output, open_cluster
+from pipeline.config import Config
+from pipeline.done import Review, finish, review, settle
+from pipeline.errors import ConfigError, RunError
+from pipeline.events import Events
+from pipeline.faults import Faults
+from pipeline.fingerprint import Keys
+from pipeline.geometry import Box
+from pipeline.interrupt import interruptible
+from pipeline.lock import locked
+from pipeline.plan import check_memory
+from pipeline.progress import Progress, StepProgress
+from pipeline.provenance import check_continuable, write_provenance
+from pipeline.schedule import Schedule, failures
+from pipeline.steps import Job, Step, builder
+from pipeline.store import Store, open_store
+from pipeline.volumes import Volume, open_volume
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a run did, step by step in their order."""
+
+    output: str
+    steps: tuple[StepProgress, ...]
+
+    @property
+    def blocks(self) -> int:
+        """Blocks that were run."""
+        return sum(step.done for step in self.steps)
+
+
+def run(config: Config, *, console: Console | None = None) -> RunSummary:
+    """Run everything that a configuration asks for, or continue with it.
+
+    Parameters
+    ----------
+    config : Config
+        What to do.
+    console : rich.console.Console, optional
+        Where progress is shown; standard error if None.
+
+    Raises
+    ------
+    ConfigError, VolumeError, ModelError
+        If it cannot be done as it is asked for; nothing has been run then.
+    RunError
+        If blocks failed for good; everything that does not depend on them is done.
+    KeyboardInterrupt
+        If it was interrupted; the same call continues.
+    """
+    job = make_job(config)
+    return execute(job, make_steps(job), console=console)
+
+
+def make_job(config: Config) -> Job:
+    """Open the input and check what the configuration says of it.
+
+    Raises
+    ------
+    ConfigError
+        If the region of interest, the mask or the voxel size do not fit the input.
+    VolumeError
+        If the input or the mask cannot be opened.
+    """
+    url = config.raw or config.affinities
+    assert url is not None  # noqa: S101 - the configuration has one of both
+    volume = open_volume(url, voxel_size=config.voxel_size, axes=config.axes)
+    if volume.voxel_size is None:
+        raise ConfigError(
+            f"{url!r} carries no voxel size; add voxel_size: [z, y, x] in nm to the configuration"
+        )
+    identity = {"input": dict(volume.identity)}
+    if config.mask is not None:
+        identity["mask"] = dict(_open_mask(config.mask, volume).identity)
+    return Job(
+        config=config,
+        shape=volume.shape,
+        voxel_size=volume.voxel_size,
+        translation=volume.translation,
+        roi=_roi(config, volume),
+        identity=identity,
+    )
+
+
+def _open_mask(url: str, volume: Volume) -> Volume:
+    mask = open_volume(url, voxel_size=volume.voxel_size)
+    if mask.shape != volume.shape:
+        raise ConfigError(
+            f"mask {url!r} has the shape {mask.shape}, the input {volume.shape} voxels (z, y, x); "
+            "give a mask of the same voxels"
+        )
+    return mask
+
+
+def _roi(config: Config, volume: Volume) -> Box:
+    whole = Box((0, 0, 0), volume.shape)
+    if config.roi is None:
+        return whole
+    roi = Box(config.roi.offset, config.roi.shape)
+    if not whole.contains(roi):
+        raise ConfigError(
+            f"roi from {roi.offset} to {roi.end} leaves the volume, which has voxels from "
+            f"(0, 0, 0) to {volume.shape} (z, y, x, the end not included); choose a roi inside"
+        )
+    return roi
+
+
+def make_steps(job: Job) -> list[Step]:
+    """The steps of a run: prediction (from raw), the decoder, the pyramid."""
+    names = [*(["predict"] if job.config.raw is not None else []), job.config.decoder, "pyramid"]
+    steps: list[Step] = []
+    upstream: list[Step] = []
+    for name in names:
+        upstream = builder(name)(job, upstream)
+        steps.extend(upstream)
+    return steps
+
+
+def execute(job: Job, steps: Sequence[Step], *, console: Console | None = None) -> RunSummary:
+    """Run steps on a cluster; see `run`.
+
+    Parameters
+    ----------
+    job : Job
+        The input, the output and the configuration.
+    steps : sequence of Step
+        Every step after those that it needs.
+    console : rich.console.Console, optional
+        Where progress is shown; standard error if None.
+    """
+    console = console or Console(stderr=True)
+    check_order(steps)
+    check_memory(steps, job.config.cluster)
+    check_output(job.config.cluster, job.config.output)
+    store = open_store(job.config.output)
+    keys = Keys(steps, Box((0, 0, 0), job.shape), job.identity)
+    with locked(store):
+        check_continuable(store, job)
+        reviews = review(store, steps, keys)
+        _announce(reviews, console)
+        settle(store, reviews)
+        write_provenance(store, job)
+        return _execute(job, steps, keys, reviews, store, console)
+
+
+def _execute(
+    job: Job,
+    steps: Sequence[Step],
+    keys: Keys,
+    reviews: dict[str, Review],
+    store: Store,
+    console: Console,
+) -> RunSummary:
+    events = Events(store)
+    progress = Progress(steps, {name: each.done for name, each in reviews.items()}, console)
+    summary = RunSummary(job.config.output, tuple(progress.steps.values()))
+    if all(each.done == each.total for each in reviews.values()):
+        return summary
+    faults = Faults(store, events)
+    blocks = Blocks(steps, {name: each.mask for name, each in reviews.items()})
+    events.write("run starts", blocks=sum(each.total - each.done for each in reviews.values()))
+    with (
+        interruptible(console) as stopping,
+        open_cluster(job.config.cluster, steps) as workers,
+        progress.shown(),
+    ):
+        schedule = Schedule(
+            job.config.output,
+            steps,
+            blocks,
+            keys,
+            workers,
+            retries=job.config.retries,
+            progress=progress,
+            faults=faults,
+            stopping=stopping,
+        )
+        try:
+            schedule.run()
+        finally:
+            _close(store, steps, progress, events)
+    if faults.failed:
+        orphans = blocks.orphans()
+        raise RunError(failures(faults, orphans))
+    return summary
+
+
+def _close(store: Store, steps: Sequence[Step], progress: Progress, events: Events) -> None:
+    for step in steps:
+        state = progress.steps[step.name]
+        if state.done and state.skipped + state.done == state.total:
+            finish(store, step)
+    events.write(
+        "run ends",
+        steps={
+            name: {"done": state.done, "failed": state.failed, "seconds": round(state.seconds, 3)}
+            for name, state in progress.steps.items()
+        },
+    )
+    events.flush()
+
+
+def _announce(reviews: dict[str, Review], console: Console) -> None:
+    """Say which steps are redone and why, and which go on where they were."""
+    for name, each in reviews.items():
+        if each.reasons:
+            text = f"{name}: {len(each.stale)} blocks are redone: {'; '.join(each.reasons)}"
+        elif 0 < each.done < each.total:
+            text = f"{name}: continues, {each.done} of {each.total} blocks are done"
+        else:
+            continue
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+    if all(each.done == each.total for each in reviews.values()):
+        console.print("everything is done already", markup=False, highlight=False)
