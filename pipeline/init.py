@@ -1,0 +1,124 @@
+"""A commented configuration from what a volume says of itself."""
+
+from __future__ import annotations
+
+from pipeline.config import parse
+from pipeline.errors import ConfigError
+from pipeline.geometry import Triple, triple
+from pipeline.store import open_store
+from pipeline.volumes import Size, Volume, open_volume
+
+_SIDE = 256
+_SHIPPED = "fib25-affinities"
+
+
+def write_configuration(
+    raw: str, output: str, *, voxel_size: Size | None, axes: str | None, force: bool
+) -> str:
+    """Write a configuration for a volume to a file or URL; returns what to tell the user.
+
+    Raises
+    ------
+    ConfigError
+        If the file exists and `force` is not set.
+    VolumeError
+        If the volume cannot be opened, or its axes are unknown.
+    """
+    folder, _, name = output.rpartition("/")
+    store = open_store(folder or ".")
+    if store.read(name) is not None and not force:
+        raise ConfigError(f"{output!r} exists; give another name with -o, or --force to replace it")
+    volume = open_volume(raw, voxel_size=voxel_size, axes=axes)
+    text = configuration(volume, raw, voxel_size=voxel_size, axes=axes)
+    if volume.voxel_size is not None:
+        parse(text, output)
+    store.write(name, text.encode())
+    missing = "" if volume.voxel_size else ", after adding the voxel size, which RAW does not carry"
+    return f"wrote {output}; look at it{missing}, then: raphe plan {output}"
+
+
+def configuration(
+    volume: Volume, url: str, *, voxel_size: Size | None = None, axes: str | None = None
+) -> str:
+    """The configuration as YAML with comments.
+
+    Parameters
+    ----------
+    volume : Volume
+        Raw data if it has no channel axis, affinities if it has one.
+    url : str
+        As the user writes it.
+    voxel_size, axes : optional
+        What the user said in place of the volume's metadata.
+    """
+    head = [
+        f"# {volume.format}, {_row(volume.shape)} voxels (z y x), {volume.dtype}"
+        + (f", {volume.channels} channels" if volume.channels else ""),
+        f"# axes {''.join(volume.axes)} ({volume.axes_source})",
+    ]
+    lines = [*head, *_input(volume, url), "output: segmentation.zarr"]
+    lines.append("# the finest labels will be at segmentation.zarr/labels/s0")
+    lines += _voxel_size(volume, given=voxel_size)
+    if axes is not None:
+        lines.append(f"axes: {axes}")
+    lines += [
+        f"# roi: {{offset: [0, 0, 0], shape: {_row(volume.shape)}}}  # voxels, z y x",
+        "# mask: mask.zarr  # 0 where nothing shall be processed",
+        f"block: {_row(choose_block(volume.shape))}  # voxels; never changes the labels",
+        "segment:",
+        "  low: 0.02  # affinities below this are no connection",
+        "  supervoxel: {affinity: 0.5, size: 100}  # speeds up; null switches it off",
+        "  linkage: mean  # or quantile-50, ...",
+        "  threshold: 0.55  # higher: more splits; lower: more merges",
+        "  absorb_size: 600  # voxels; smaller segments join a neighbour",
+        "  min_size: 0  # voxels; smaller segments become 0",
+        "relabel: packed  # or consecutive: 1...n",
+        "cluster: {kind: local, workers: 2}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def choose_block(shape: Triple) -> Triple:
+    """A block of some 256³ voxels that is no larger than the volume; sides are multiples of 32.
+
+    Examples
+    --------
+    >>> choose_block((1000, 1000, 1000)), choose_block((30, 4096, 4096))
+    ((256, 256, 256), (32, 512, 512))
+    """
+    block = [min(_SIDE, _up(n)) for n in shape]
+    for axis in (2, 1):
+        # A thin volume leaves memory for a wider block.
+        while block[0] * block[1] * block[2] * 2 <= _SIDE**3 and block[axis] * 2 <= 512:
+            if block[axis] >= _up(shape[axis]):
+                break
+            block[axis] = min(block[axis] * 2, _up(shape[axis]))
+    return triple(block)
+
+
+def _up(n: int) -> int:
+    return -(-n // 32) * 32
+
+
+def _input(volume: Volume, url: str) -> list[str]:
+    if volume.channels is None:
+        return [f"raw: {url}", f"model: {_SHIPPED}  # or a model directory"]
+    lines = [f"affinities: {url}"]
+    if volume.offsets is None:
+        lines.append(
+            "offsets: [[-1, 0, 0], [0, -1, 0], [0, 0, -1]]"
+            "  # of the channels; the volume carries none: check them"
+        )
+    return lines
+
+
+def _voxel_size(volume: Volume, *, given: Size | None) -> list[str]:
+    if given is not None:
+        return [f"voxel_size: {_row(given)}  # nm, z y x"]
+    if volume.voxel_size is None:
+        return ["# voxel_size: [10, 10, 10]  # nm, z y x; the volume carries none: fill in"]
+    return [f"# voxel size {_row(volume.voxel_size)} nm (z y x), from the volume"]
+
+
+def _row(values: tuple[float, ...]) -> str:
+    return "[" + ", ".join(f"{value:g}" for value in values) + "]"
