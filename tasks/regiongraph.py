@@ -37,8 +37,8 @@ def pack(voxels: Array) -> npt.NDArray[np.uint64]:
     >>> int(pack(np.array([[1, 0, 3]]))[0]) == (1 << 42) + 3
     True
     """
-    v = voxels.astype(np.uint64)
-    key: npt.NDArray[np.uint64] = v[:, 0] << np.uint64(42) | v[:, 1] << np.uint64(21) | v[:, 2]
+    z, y, x = voxels.astype(np.uint64).T
+    key: npt.NDArray[np.uint64] = z << np.uint64(42) | y << np.uint64(21) | x
     return key
 
 
@@ -51,7 +51,8 @@ def unpack(keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
 
 def voxels_of(ids: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
     """The voxels (n, 3) that ids name: a point inside each segment."""
-    return unpack(ids - np.uint64(1))
+    voxels: npt.NDArray[np.int64] = unpack(ids - np.uint64(1))
+    return voxels
 
 
 def voxels_at(linear: Array, shape: Triple, offset: Triple) -> Array:
@@ -162,13 +163,12 @@ def select(table: T, rows: Array) -> T:
 
 def stack(parts: Iterable[T], empty: T) -> T:
     """The rows of all parts, in order; `empty` gives the types."""
-    found = list(parts)
-    return type(empty)(
-        **{
-            f.name: np.concatenate([getattr(empty, f.name), *(getattr(p, f.name) for p in found)])
-            for f in fields(empty)
-        }
-    )
+    found = [empty, *parts]
+    columns = {
+        field.name: np.concatenate([getattr(part, field.name) for part in found])
+        for field in fields(empty)
+    }
+    return type(empty)(**columns)
 
 
 def join_edges(parts: list[tuple[Nodes, Edges]], kind: str) -> Edges:

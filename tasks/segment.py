@@ -112,12 +112,12 @@ def _supervoxels(
     }
     if supervoxel is None:
         return index, np.zeros(fragments.n, np.bool_), merges
-    sizes, lower, upper, _, _ = measure_nodes(index, fragments.n)
-    leaving = touches_open_side(lower, upper, (0, 0, 0), box.shape, open_sides(box, roi))
+    sizes, begin, end, _, _ = measure_nodes(index, fragments.n)
+    leaving = touches_open_side(begin, end, (0, 0, 0), box.shape, open_sides(box, roi))
     least = max(lowest(segment["low"]), lowest(supervoxel["affinity"]))
-    faces = sort_faces(index, affinities, least)
+    upper, lower, face, ends = sort_faces(index, affinities, least)
     sizes, frozen = np.concatenate(([0], sizes)), np.concatenate(([False], leaving))
-    parent, face, affinity = link_faces(*faces, sizes, frozen, supervoxel["size"])
+    parent, face, affinity = link_faces(upper, lower, face, ends, sizes, frozen, supervoxel["size"])
     roots = np.unique(parent)
     take(index, np.searchsorted(roots, parent).astype(np.int32), index)
     merges["face"] = global_faces(face.astype(np.int64), box.shape, box.offset)

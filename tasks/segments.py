@@ -8,6 +8,7 @@ consecutive``) is its rank in its slab plus the counts of the slabs before.
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -64,20 +65,28 @@ def describe(nodes: Nodes, params: Params) -> Columns:
     return columns
 
 
+def _parts(output: str) -> Iterator[pa.BufferReader]:
+    store = open_store(output)
+    for name in store.list(f"{FOLDER}/"):
+        part = store.read(name)
+        if part is not None:
+            yield pa.BufferReader(part)
+
+
+def read_segment_table(output: str) -> Columns:
+    """The whole segment table, by ascending id, for those whose memory holds it."""
+    table = pa.concat_tables(pq.read_table(part) for part in _parts(output))
+    return {name: table.column(name).to_numpy() for name in table.column_names}
+
+
 def read_segment_ids(output: str) -> list[Array]:
     """Ids of all segments, ascending, one array for every slab."""
-    store = open_store(output)
-    parts = [store.read(name) for name in store.list(f"{FOLDER}/")]
-    return [
-        pq.read_table(pa.BufferReader(part), columns=["id"]).column("id").to_numpy()
-        for part in parts
-        if part is not None
-    ]
+    return [pq.read_table(part, columns=["id"]).column("id").to_numpy() for part in _parts(output)]
 
 
 def count_segments(output: str) -> int:
     """Number of segments of a finished run."""
-    return sum(len(ids) for ids in read_segment_ids(output))
+    return sum(pq.read_metadata(part).num_rows for part in _parts(output))
 
 
 def consecutive(output: str, labels: Array) -> Array:
