@@ -59,12 +59,17 @@ def steps(job: Job, upstream: list[Step]) -> list[Step]:
         )
     description.check_data(raw.voxel_size, raw.dtype)
     tile = config.predict.tile or default_tile(description)
-    _check_tile(tile, description.architecture)
+    architecture = description.architecture
+    _check_tile(tile, architecture)
     block = whole_tiles(config.block, tile)
     params = _params(job, description, tile, block) | {
         "model": str(folder),
         "weights": weights_hash(folder),
     }
+    # Cores are rounded up to the stride where the region of interest cuts them.
+    reach = triple(
+        c + s - 1 for c, s in zip(architecture.context, architecture.stride, strict=True)
+    )
     return [
         Step(
             name="predict",
@@ -72,14 +77,15 @@ def steps(job: Job, upstream: list[Step]) -> list[Step]:
             params=params,
             grid=Grid(job.roi, block),
             after=tuple(step.name for step in upstream),
-            lower=description.architecture.context,
-            upper=description.architecture.context,
+            lower=reach,
+            upper=reach,
             resource="GPU" if find_device(config.predict.device).type == "cuda" else "CPU",
             prepare=prepare,
             peak_bytes=_peak_bytes(params, description, head.channels, raw.dtype.itemsize),
-            bytes_read=_voxels_read(job.roi, tile, description.architecture) * raw.dtype.itemsize,
+            bytes_read=_voxels_read(job.roi, tile, architecture) * raw.dtype.itemsize,
             bytes_written=head.channels * job.roi.n_voxels,
-            paths=("raw", "model", "output", "array", "device", "workers"),
+            # What of the region and the volume a block sees is in its own geometry.
+            paths=("raw", "model", "output", "roi", "array", "device", "workers"),
         )
     ]
 
@@ -185,7 +191,6 @@ def _params(job: Job, description: Description, tile: Triple, block: Triple) -> 
         "raw": config.raw,
         "voxel_size": config.voxel_size,
         "axes": config.axes,
-        "identity": dict(job.identity),
         "mask": mask and {"url": config.mask, "identity": dict(mask.identity)},
         "description": description.model_dump(mode="json", include={"architecture", "heads"})
         | {"normalisation": description.normalisation.model_dump()},

@@ -31,7 +31,8 @@ def mirrored(begin: int, end: int, size: int) -> npt.NDArray[np.int64]:
     if size == 1:
         return np.zeros(end - begin, np.int64)
     folded = np.abs(np.arange(begin, end) % (2 * (size - 1)))
-    return np.minimum(folded, 2 * (size - 1) - folded)
+    inside: npt.NDArray[np.int64] = np.minimum(folded, 2 * (size - 1) - folded)
+    return inside
 
 
 def read_mirrored(read: Callable[[Box], Array], shape: Triple, box: Box) -> Array:

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tasks.networks.model import load_network
+from tasks.networks.model import Description, load_network
+from tasks.networks.unet import Unet
 
 Tile = npt.NDArray[np.uint8]
 Precision = Literal["bfloat16", "float32"]
@@ -40,8 +41,10 @@ class Predictor:
 
     Parameters
     ----------
-    folder : Path
-        Model directory.
+    description : Description
+        Of the model.
+    network : Unet
+        Of prediction; it is moved to `device`.
     head : str
         Name of the head.
     device : torch.device
@@ -50,8 +53,14 @@ class Predictor:
         Arithmetic of the convolutions; the head's own is always float32.
     """
 
-    def __init__(self, folder: Path, head: str, device: torch.device, precision: Precision) -> None:
-        description, network = load_network(folder)
+    def __init__(
+        self,
+        description: Description,
+        network: Unet,
+        head: str,
+        device: torch.device,
+        precision: Precision,
+    ) -> None:
         self.description = description
         self.head = description.head(head)
         self.device = device
@@ -127,4 +136,4 @@ def predictor(
     precision: Precision,
 ) -> Predictor:
     """The predictor of a model directory, loaded once per process."""
-    return Predictor(folder, head, find_device(device), precision)
+    return Predictor(*load_network(folder), head, find_device(device), precision)
