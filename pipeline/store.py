@@ -54,7 +54,7 @@ _REMEDIES = (
     (
         (
             *("data_loss", "decod", "decompress", "corrupt", "damaged", "truncated", "filter"),
-            *("checksum", "crc", "digest", "not a zip", "mmap length", "failed to read"),
+            *("checksum", "crc", "digest", "not a zip", "mmap length", "failed to read", "error reading"),
         ),
         "The stored bytes are damaged: restore the object from its source, or delete it "
         "if it is part of an output.",
