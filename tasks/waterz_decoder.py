@@ -37,19 +37,17 @@ def steps(job: Job, upstream: list[Step]) -> list[Step]:
     """The steps of ``decoder: waterz``, from affinities to labels."""
     scoring_function(job.config.waterz.scoring)
     context = job.config.waterz.context
-    params = {
-        **frame(job),
-        "affinities": affinity_params(job),
-        "waterz": job.config.waterz.model_dump(mode="json"),
-        "relabel": job.config.relabel,
-    }
     halo: Triple = (context, context, context)
+    options = job.config.waterz.model_dump(mode="json")
+    overlap = options.pop("overlap")
     # Unlike the exact decoder's, a block's segments depend on where its neighbours
     # and the region end, so only the output's place is left out of fingerprints.
+    shared = {**frame(job), "context": context}
+    z, y, x = job.config.block
     segment = Step(
         name="waterz-segment",
         process=segment_process,
-        params=params,
+        params={**shared, "affinities": affinity_params(job), "waterz": options},
         grid=job.grid,
         after=tuple(step.name for step in upstream),
         lower=halo,
@@ -60,23 +58,30 @@ def steps(job: Job, upstream: list[Step]) -> list[Step]:
         bytes_read=3 * job.roi.n_voxels,
         bytes_written=8 * job.roi.n_voxels,
         paths=("output",),
+        outputs=("fragments/s0/", "tables/waterz-segment/"),
     )
     stitch = Step(
         name="waterz-stitch",
         process=stitch_process,
-        params=params,
+        params={**shared, "overlap": overlap},
         grid=job.grid,
         after=("waterz-segment",),
         upper=(1, 1, 1),
+        # Two views of the slab around a face, and both again to sort them.
+        peak_bytes=64 * 2 * context * max(z * y, z * x, y * x),
         paths=("output",),
+        outputs=("tables/waterz-stitch/",),
     )
     union = Step(
         name="waterz-union",
         process=union_process,
-        params=params,
+        params={**shared, "relabel": job.config.relabel},
         grid=Grid(job.roi, job.shape),
         after=("waterz-stitch",),
+        # 40 bytes for each id; a segment of a block has some thousand voxels.
+        peak_bytes=40 * job.roi.n_voxels // 1000,
         paths=("output",),
+        outputs=("tables/labels/",),
     )
     return [segment, stitch, union, relabel_step(job, after=("waterz-union",))]
 
@@ -99,8 +104,8 @@ def segment_process(params: Params, block: Block) -> Counters:
         if neighbour is not None:
             slab = box.intersect(neighbour.box).relative_to(box.offset)
             view = {"id": ids[slab.slices].ravel()}
-            write_table(output, f"waterz/{block.name}/view-{axis}-{side}", view)
-    write_table(output, f"waterz/{block.name}/ids", {"id": np.sort(names[local])})
+            write_table(output, f"waterz-segment/{block.name}/view-{axis}-{side}", view)
+    write_table(output, f"waterz-segment/{block.name}/ids", {"id": np.sort(names[local])})
     return {"bytes_read": affinities.nbytes, "bytes_written": ids[core.slices].nbytes}
 
 
@@ -113,12 +118,12 @@ def stitch_process(params: Params, block: Block) -> None:
         if above is not None:
             theirs = fragments.read(_seen(params, block).intersect(above.box)).ravel()
             ours = fragments.read(_seen(params, above).intersect(block.box)).ravel()
-            our_view = read_table(output, f"waterz/{block.name}/view-{axis}-1")["id"]
-            their_view = read_table(output, f"waterz/{above.name}/view-{axis}-0")["id"]
+            our_view = read_table(output, f"waterz-segment/{block.name}/view-{axis}-1")["id"]
+            their_view = read_table(output, f"waterz-segment/{above.name}/view-{axis}-0")["id"]
             slab = merge([_all_pairs(our_view, theirs), _all_pairs(ours, their_view)])
-            joins.append(majority(slab, params["waterz"]["overlap"]))
+            joins.append(majority(slab, params["overlap"]))
     lower, upper = np.concatenate(joins, axis=1)
-    write_table(output, f"waterz/{block.name}/joins", {"lower": lower, "upper": upper})
+    write_table(output, f"waterz-stitch/{block.name}", {"lower": lower, "upper": upper})
 
 
 def majority(slab: Contingency, share: float) -> Ids:
@@ -145,8 +150,8 @@ def union_process(params: Params, block: Block) -> None:  # noqa: ARG001 (the on
     """Join all pairs of the volume and give every block its table of labels."""
     output = params["output"]
     names = [part.name for part in _grid(params)]
-    parts = [read_table(output, f"waterz/{name}/ids")["id"] for name in names]
-    joins = [read_table(output, f"waterz/{name}/joins") for name in names]
+    parts = [read_table(output, f"waterz-segment/{name}/ids")["id"] for name in names]
+    joins = [read_table(output, f"waterz-stitch/{name}") for name in names]
     ids = np.sort(np.concatenate(parts))
     lower = np.searchsorted(ids, np.concatenate([join["lower"] for join in joins]))
     upper = np.searchsorted(ids, np.concatenate([join["upper"] for join in joins]))
@@ -171,7 +176,7 @@ def _grid(params: Params) -> Grid:
 
 def _seen(params: Params, block: Block) -> Box:
     """The voxels that a block segments."""
-    halo = triple([params["waterz"]["context"]] * 3)
+    halo = triple([params["context"]] * 3)
     return block.box.grow(halo, halo).intersect(roi_of(params))
 
 
