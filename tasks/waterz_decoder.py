@@ -36,20 +36,27 @@ Ids = npt.NDArray[np.uint64]
 def steps(job: Job, upstream: list[Step]) -> list[Step]:
     """The steps of ``decoder: waterz``, from affinities to labels."""
     scoring_function(job.config.waterz.scoring)
-    context = job.config.waterz.context
-    halo: Triple = (context, context, context)
-    options = job.config.waterz.model_dump(mode="json")
-    overlap = options.pop("overlap")
     # Unlike the exact decoder's, a block's segments depend on where its neighbours
     # and the region end, so only the output's place is left out of fingerprints.
-    shared = {**frame(job), "context": context}
-    z, y, x = job.config.block
-    segment = Step(
+    shared = {**frame(job), "context": job.config.waterz.context}
+    return [
+        _segment_step(job, shared, after=tuple(step.name for step in upstream)),
+        _stitch_step(job, shared),
+        _union_step(job, shared),
+        relabel_step(job, after=("waterz-union",)),
+    ]
+
+
+def _segment_step(job: Job, shared: Params, after: tuple[str, ...]) -> Step:
+    context = job.config.waterz.context
+    halo: Triple = (context, context, context)
+    options = job.config.waterz.model_dump(mode="json", exclude={"context", "overlap"})
+    return Step(
         name="waterz-segment",
         process=segment_process,
         params={**shared, "affinities": affinity_params(job), "waterz": options},
         grid=job.grid,
-        after=tuple(step.name for step in upstream),
+        after=after,
         lower=halo,
         upper=halo,
         prepare=segment_prepare,
@@ -60,19 +67,26 @@ def steps(job: Job, upstream: list[Step]) -> list[Step]:
         paths=("output",),
         outputs=("fragments/s0/", "tables/waterz-segment/"),
     )
-    stitch = Step(
+
+
+def _stitch_step(job: Job, shared: Params) -> Step:
+    z, y, x = job.config.block
+    return Step(
         name="waterz-stitch",
         process=stitch_process,
-        params={**shared, "overlap": overlap},
+        params={**shared, "overlap": job.config.waterz.overlap},
         grid=job.grid,
         after=("waterz-segment",),
         upper=(1, 1, 1),
         # Two views of the slab around a face, and both again to sort them.
-        peak_bytes=64 * 2 * context * max(z * y, z * x, y * x),
+        peak_bytes=64 * 2 * job.config.waterz.context * max(z * y, z * x, y * x),
         paths=("output",),
         outputs=("tables/waterz-stitch/",),
     )
-    union = Step(
+
+
+def _union_step(job: Job, shared: Params) -> Step:
+    return Step(
         name="waterz-union",
         process=union_process,
         params={**shared, "relabel": job.config.relabel},
@@ -83,7 +97,6 @@ def steps(job: Job, upstream: list[Step]) -> list[Step]:
         paths=("output",),
         outputs=("tables/labels/",),
     )
-    return [segment, stitch, union, relabel_step(job, after=("waterz-union",))]
 
 
 def segment_process(params: Params, block: Block) -> Counters:
