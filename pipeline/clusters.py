@@ -75,6 +75,7 @@ def check_output(cluster: Cluster, output: str) -> None:
 def open_cluster(cluster: Cluster, steps: Sequence[Step]) -> Iterator[Workers]:
     """A cluster on this machine, reachable through loopback only, closed at the end."""
     gpus = _count_gpus() if any(step.resource == "GPU" for step in steps) else 0
+    _quieten()
     with (
         tempfile.TemporaryDirectory(prefix="raphe-", ignore_cleanup_errors=True) as scratch,
         dask.config.set(_SETTINGS),
@@ -82,9 +83,13 @@ def open_cluster(cluster: Cluster, steps: Sequence[Step]) -> Iterator[Workers]:
             workers={i: _worker(cluster, i, gpus, scratch) for i in range(cluster.workers)},
             scheduler={
                 "cls": Scheduler,
-                "options": {"host": "127.0.0.1", "dashboard": False, "dashboard_address": None},
+                "options": {
+                    "host": "127.0.0.1",
+                    "dashboard": False,
+                    "dashboard_address": "127.0.0.1:0",
+                },
             },
-            silence_logs=logging.CRITICAL,
+            silence_logs=False,
         ) as running,
         Client(running) as client,
     ):
@@ -95,12 +100,18 @@ def open_cluster(cluster: Cluster, steps: Sequence[Step]) -> Iterator[Workers]:
         )
 
 
+def _quieten() -> None:
+    """Keep to the schedule what Dask logs of every worker, unless logs are asked for."""
+    wanted = logging.getLogger().isEnabledFor(logging.INFO)
+    logging.getLogger("distributed").setLevel(logging.INFO if wanted else logging.CRITICAL)
+
+
 def _worker(cluster: Cluster, number: int, gpus: int, scratch: str) -> dict[str, Any]:
     has_gpu = number < gpus
     options: dict[str, Any] = {
         "host": "127.0.0.1",
         "dashboard": False,
-        "dashboard_address": None,
+        "dashboard_address": "127.0.0.1:0",
         "local_directory": scratch,
         "nthreads": 2 if has_gpu else 1,
         "resources": {"CPU": 1, "GPU": 1} if has_gpu or not gpus else {"CPU": 1},
