@@ -53,7 +53,7 @@ def affinity_params(job: Job) -> dict[str, Any]:
     Raises
     ------
     ConfigError
-        If the channels of foreign affinities cannot be told, or the mask does not fit.
+        If the channels of foreign affinities cannot be told.
     """
     config = job.config
     described: dict[str, Any] = {"source": None, "channels": [0, 1, 2], "shifts": [0, 0, 0]}
@@ -68,14 +68,7 @@ def affinity_params(job: Job) -> dict[str, Any]:
             f"{config.decoder!r} segments affinities; set predict.output: affinities"
         )
     if config.mask is not None:
-        mask = open_volume(config.mask, voxel_size=config.voxel_size)
-        if mask.shape != job.shape or mask.channels is not None:
-            raise ConfigError(
-                f"the mask {config.mask} has shape {mask.shape}, the volume {job.shape}; "
-                "a mask needs one value for every voxel of the whole volume"
-            )
-        described["mask"] = {"url": config.mask, "identity": dict(mask.identity)}
-        described["mask_voxel_size"] = config.voxel_size
+        described["mask"] = config.mask
     return described
 
 
@@ -149,7 +142,7 @@ def read_affinities(params: Params, box: Box) -> npt.NDArray[np.uint8]:
             # The first layer of the region has no edge to what lies below it.
             np.moveaxis(out[d], d, 0)[roi.offset[d] - box.offset[d]] = 0
     if "mask" in described:
-        _apply_mask(out, described, box, roi)
+        _apply_mask(out, params, box)
     return out
 
 
@@ -189,12 +182,14 @@ def _to_levels(values: npt.NDArray[Any], url: str, box: Box) -> npt.NDArray[np.u
     return levels
 
 
-def _apply_mask(out: npt.NDArray[np.uint8], described: dict[str, Any], box: Box, roi: Box) -> None:
+def _apply_mask(out: npt.NDArray[np.uint8], params: Params, box: Box) -> None:
     """Remove the edges that have an end where the mask is 0."""
-    mask = open_volume(described["mask"]["url"], voxel_size=described["mask_voxel_size"])
+    mask = open_volume(
+        params["affinities"]["mask"], voxel_size=tuple(params["array"]["voxel_size"])
+    )
     grown = box.grow((1, 1, 1), (0, 0, 0))
     allowed = np.zeros(grown.shape, np.bool_)
-    inside = grown.intersect(roi)
+    inside = grown.intersect(roi_of(params))
     allowed[inside.relative_to(grown.offset).slices] = mask.read(inside) != 0
     here = allowed[1:, 1:, 1:]
     out[0] *= here & allowed[:-1, 1:, 1:]

@@ -102,6 +102,7 @@ def assign_steps(job: Job) -> list[Step]:
                 trivial=True,
                 peak_bytes=100 << 20,
                 paths=FRAME,
+                outputs=(f"tables/assign/{level - 1}/" if level else "tables/labels/",),
             )
         )
     return steps

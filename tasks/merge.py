@@ -221,6 +221,7 @@ def merge_steps(job: Job) -> list[Step]:
             after=("segment",) if level == 0 else (f"merge-{level - 1}", "stitch"),
             peak_bytes=_peak_bytes(grid.block, level),
             paths=FRAME,
+            outputs=(f"tables/merge/{level}/",),
         )
         for level, grid in enumerate(levels)
     ]

@@ -56,4 +56,5 @@ def relabel_step(job: Job, after: tuple[str, ...]) -> Step:
         bytes_read=8 * job.roi.n_voxels,
         bytes_written=8 * job.roi.n_voxels,
         paths=FRAME,
+        outputs=("labels/s0/",),
     )

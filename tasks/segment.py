@@ -199,4 +199,5 @@ def segment_step(job: Job, after: tuple[str, ...]) -> Step:
         bytes_read=3 * job.roi.n_voxels,
         bytes_written=8 * job.roi.n_voxels,
         paths=FRAME,
+        outputs=("fragments/s0/", "tables/segment/"),
     )

@@ -113,4 +113,5 @@ def segments_step(job: Job) -> Step:
         after=(f"merge-{root}",),
         peak_bytes=200 << 20,
         paths=FRAME,
+        outputs=(f"{FOLDER}/",),
     )

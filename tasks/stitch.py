@@ -110,4 +110,5 @@ def stitch_step(job: Job) -> Step:
         trivial=True,
         peak_bytes=3 * 200 * max(job.config.block) ** 2,
         paths=FRAME,
+        outputs=("tables/stitch/",) if len(job.grid) > 1 else (),
     )
