@@ -22,7 +22,8 @@ import tensorstore as ts
 from pipeline import omezarr
 from pipeline.errors import VolumeError
 from pipeline.geometry import Box, Triple, triple
-from pipeline.store import context, kvstore, open_store, storage_errors
+from pipeline.remedies import storage_errors
+from pipeline.store import context, kvstore, open_store
 
 INNER = 64
 """Wished-for side of the compressed chunks inside a shard, in voxels. Of 16, 32, 64

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pipeline.errors import VolumeError
+from pipeline.remedies import metadata_errors
 from pipeline.store import open_store
 
 VERSION = "0.5"
@@ -64,15 +65,22 @@ class Level:
     metric: bool
 
 
-def levels(attributes: Mapping[str, Any]) -> list[Level]:
-    """The levels that a group's attributes describe, in their order, the finest first.
+def levels(attributes: Mapping[str, Any], url: str) -> list[Level]:
+    """The levels that the attributes of the group at `url` describe, the finest first.
 
     An empty list means that the group is not a multiscale image.
+
+    Raises
+    ------
+    VolumeError
+        If they describe one, but not as OME-Zarr 0.4 or 0.5 do.
     """
-    images = attributes.get("ome", attributes).get("multiscales") or []
-    if not images or "axes" not in images[0]:
-        return []
-    image = images[0]
+    with metadata_errors("multiscales", url):
+        images = attributes.get("ome", attributes).get("multiscales") or []
+        return _levels(images[0]) if images else []
+
+
+def _levels(image: Mapping[str, Any]) -> list[Level]:
     axes = [axis if isinstance(axis, dict) else {"name": axis} for axis in image["axes"]]
     names = tuple(axis["name"].lower() for axis in axes)
     space = [name in ("z", "y", "x") for name in names]

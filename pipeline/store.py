@@ -19,47 +19,13 @@ from urllib.parse import unquote, urlsplit
 import tensorstore as ts
 
 from pipeline.errors import VolumeError
+from pipeline.remedies import storage_errors
 
 _SCHEMES = ("file://", "s3://", "gs://", "memory://")
 
 _RETRIES = {"max_retries": 4, "initial_delay": "250ms", "max_delay": "2s"}
 """A request to s3 or gs is given up after about 4 s: a wrong URL must fail at
 once, and a block that fails for a passing reason is tried again by the schedule."""
-
-STORAGE_ERRORS: tuple[type[Exception], ...] = (
-    ValueError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    NotImplementedError,
-)
-"""What TensorStore and the operating system raise when storage fails."""
-
-_REMEDIES = (
-    (
-        ("no space left", "resource_exhausted", "disk quota", "file too large"),
-        "The disk is full: free some space, then run again.",
-    ),
-    (
-        ("credential", "unauthenticated", "permission", "403", "401", "access denied", "signature"),
-        "Access was refused: check the permissions of the file, or the credentials "
-        "(AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, "
-        "GOOGLE_APPLICATION_CREDENTIALS).",
-    ),
-    (
-        ("resolve host", "connect to", "curl error", "timed out"),
-        "The server cannot be reached: check the bucket's name, the network, and "
-        "AWS_ENDPOINT_URL if the bucket is not at Amazon.",
-    ),
-    (
-        (
-            *("data_loss", "decod", "decompress", "corrupt", "damaged", "truncated", "filter"),
-            *("checksum", "crc", "digest", "not a zip", "mmap length", "failed to read", "error reading"),
-        ),
-        "The stored bytes are damaged: restore the object from its source, or delete it "
-        "if it is part of an output.",
-    ),
-)
 
 
 def kvstore_url(url: str) -> str:
@@ -110,31 +76,6 @@ def context() -> ts.Context:
             "gcs_request_retries": _RETRIES,
         }
     )
-
-
-@contextmanager
-def storage_errors(doing: str, url: str, also: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-    """Raise what TensorStore raises as a `VolumeError` that says what to do.
-
-    Parameters
-    ----------
-    doing : str
-        What is attempted, for the message: ``"read voxels 0:4 of"``.
-    url : str
-        Of what.
-    also : tuple of type
-        What another library raises when storage fails.
-    """
-    expected = STORAGE_ERRORS + also
-    try:
-        yield
-    except expected as error:
-        text = str(error).lower()
-        remedy = next(
-            (advice for words, advice in _REMEDIES if any(word in text for word in words)),
-            "Check the path or URL.",
-        )
-        raise VolumeError(f"cannot {doing} {url}: {error}. {remedy}") from error
 
 
 @functools.lru_cache(maxsize=64)

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from pipeline.errors import VolumeError
 from pipeline.formats import Source, find_source
 from pipeline.geometry import KEY_LIMITS, Box, Triple, triple
-from pipeline.store import storage_errors
+from pipeline.remedies import storage_errors
 
 Size = tuple[float, float, float]
 
@@ -124,15 +124,37 @@ def open_volume(url: str, *, voxel_size: Size | None = None, axes: str | None = 
         If nothing is there or it cannot be read, if axes are unknown or are no
         volume's, if `voxel_size` or `axes` contradicts the metadata, or if the
         volume is larger than `pipeline.geometry.KEY_LIMITS`.
+
+    Notes
+    -----
+    Chunks that were never stored read as the fill value, as all chunked formats
+    define. An array of a ``.npz`` is held in memory by the process.
+
+    Examples
+    --------
+    >>> from pipeline.arrays import create_array
+    >>> url = "memory://open-volume/labels/s0"
+    >>> create_array(url, shape=(4, 8, 8), dtype="uint32", block=(4, 4, 4),
+    ...              voxel_size=(40, 4, 4), kind="labels")
+    >>> volume = open_volume("memory://open-volume/labels")
+    >>> volume.shape, volume.voxel_size, volume.read(Box((0, 0, 0), (1, 1, 2)))
+    ((4, 8, 8), (40.0, 4.0, 4.0), array([[[0, 0]]], dtype=uint32))
     """
     source = find_source(url)
+    if source.dtype.kind not in "buif":
+        raise VolumeError(f"{source.url} holds {source.dtype}, which is no type of voxels")
     names, axes_source = _axes(source, axes)
+    size = _voxel_size(source, names, voxel_size)
+    return _volume(source, names, axes_source, size)
+
+
+def _volume(
+    source: Source, names: tuple[str, ...], axes_source: str, voxel_size: Size | None
+) -> Volume:
     extent = dict(zip(names, source.shape, strict=True))
     chunk = dict(zip(names, source.chunk, strict=True))
     shape = triple(extent[n] for n in "zyx")
     _check_limits(source.url, shape)
-    if source.dtype.kind not in "buif":
-        raise VolumeError(f"{source.url} holds {source.dtype}, which is no type of voxels")
     channels = extent.get("c")
     if channels == 1 and source.offsets is None:
         channels = None
@@ -143,7 +165,7 @@ def open_volume(url: str, *, voxel_size: Size | None = None, axes: str | None = 
         channels=channels,
         dtype=source.dtype.newbyteorder("="),
         chunk=triple(chunk[n] for n in "zyx"),
-        voxel_size=_voxel_size(source, names, voxel_size),
+        voxel_size=voxel_size,
         translation=_to_zyx(source.translation, names) or (0.0, 0.0, 0.0),
         offsets=source.offsets,
         axes=names,
@@ -220,8 +242,10 @@ def _voxel_size(source: Source, names: tuple[str, ...], given: Size | None) -> S
             f"the metadata of {source.url} gives a voxel size of {found} nm, which must be "
             "positive; correct it"
         )
-    if given is None or found is None:
-        return given or found
+    if given is None:
+        return found
+    if found is None:
+        return given[0], given[1], given[2]
     if any(not math.isclose(a, b, rel_tol=1e-6) for a, b in zip(given, found, strict=True)):
         raise VolumeError(
             f"the configuration says voxel_size: {list(given)}, but the metadata of "

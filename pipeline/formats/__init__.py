@@ -7,7 +7,7 @@ there, and by the file's suffix for formats of one file.
 
 from __future__ import annotations
 
-import re
+import os
 
 from pipeline.errors import VolumeError
 from pipeline.formats import hdf5, n5, numpy_files, precomputed, tiff, zarrs
@@ -15,21 +15,34 @@ from pipeline.formats.source import Source
 
 _FORMATS = (hdf5, numpy_files, tiff, zarrs, n5, precomputed)
 
+_PREFIXES = {
+    "precomputed": precomputed,
+    "n5": n5,
+    "zarr": zarrs,
+    "zarr2": zarrs,
+    "zarr3": zarrs,
+}
+"""As in ``precomputed://gs://bucket/volume``: only this format is looked for."""
+
 
 def find_source(url: str) -> Source:
     """The array stored at `url`, as it is stored.
 
-    Prefixes that name a format, as in ``precomputed://gs://…``, are not needed
-    and left out.
+    A prefix that names the format, as in ``precomputed://gs://…``, spares the
+    search for others (which a bucket may refuse that cannot be listed).
 
     Raises
     ------
     VolumeError
         If nothing that can be read is there.
     """
-    plain = re.sub(r"^(precomputed|zarr[23]?|n5)://", "", url)
-    for module in _FORMATS:
-        found: Source | None = module.find(plain)
+    prefix, _, rest = url.partition("://")
+    formats = (_PREFIXES[prefix],) if prefix in _PREFIXES else _FORMATS
+    place = rest if prefix in _PREFIXES else url
+    if "://" not in place:
+        place = os.path.abspath(place)  # noqa: PTH100  (the volume keeps its symbolic name)
+    for module in formats:
+        found: Source | None = module.find(place)
         if found is not None:
             return found
     raise VolumeError(

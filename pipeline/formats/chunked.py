@@ -12,7 +12,8 @@ import tensorstore as ts
 
 from pipeline.errors import VolumeError
 from pipeline.formats.source import Reader, Slices
-from pipeline.store import context, kvstore, open_store, storage_errors
+from pipeline.remedies import storage_errors
+from pipeline.store import context, kvstore, open_store
 
 
 def read_json(url: str, name: str) -> dict[str, Any] | None:

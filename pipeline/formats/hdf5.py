@@ -23,7 +23,7 @@ from pipeline.formats.source import (
     three,
     triples,
 )
-from pipeline.store import storage_errors
+from pipeline.remedies import storage_errors
 
 
 def find(url: str) -> Source | None:
@@ -31,9 +31,10 @@ def find(url: str) -> Source | None:
     found = split_member(url, "h5|hdf5|hdf")
     if found is None:
         return None
-    path, name = found
+    path, name = found[0], found[1].strip("/")
     with storage_errors("open", url), h5py.File(path, "r") as file:
-        name = choose_member(path, name.strip("/"), _datasets(file))
+        if not isinstance(file.get(name or "/"), h5py.Dataset):
+            name = choose_member(path, name, _datasets(file))
         dataset = file[name]
         attributes = dataset.attrs
         shape = tuple(dataset.shape)
@@ -53,7 +54,7 @@ def find(url: str) -> Source | None:
             axes=axis_names([dimension.label for dimension in dataset.dims], len(shape)),
             scale=three(attributes.get("resolution"), url, "the resolution"),
             translation=three(attributes.get("offset"), url, "the offset"),
-            offsets=triples(attributes.get("offsets")),
+            offsets=triples(attributes.get("offsets"), url),
             identity=file_identity(Path(path), "hdf5", dataset=name),
         )
 

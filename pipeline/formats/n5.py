@@ -38,7 +38,7 @@ def find(url: str) -> Source | None:
         axes=axis_names(axes, len(array.shape)),
         scale=_scale(url, attributes),
         translation=three(attributes.get("offset"), url, "the offset"),
-        offsets=triples(attributes.get("offsets")),
+        offsets=triples(attributes.get("offsets"), url),
         identity={
             "format": "n5",
             "url": kvstore_url(url),

@@ -22,7 +22,7 @@ from pipeline.formats.source import (
     split_member,
     three,
 )
-from pipeline.store import storage_errors
+from pipeline.remedies import storage_errors
 
 _ERRORS = (zipfile.BadZipFile, zlib.error, EOFError)
 
@@ -38,7 +38,9 @@ def find(url: str) -> Source | None:
         if path.suffix.lower() == ".npy":
             return _source(str(path), np.load(path, mmap_mode="r"), None, identity)
         with np.load(path, allow_pickle=False) as archive:
-            name = choose_member(path, name, [key for key in archive.files if key != "voxel_size"])
+            if name not in archive.files:
+                keys = [key for key in archive.files if key != "voxel_size"]
+                name = choose_member(path, name, keys)
             size = archive["voxel_size"] if "voxel_size" in archive.files else None
         values = _member(path, identity["mtime_ns"], name)
         return _source(f"{path}:/{name}", values, size, identity | {"key": name})

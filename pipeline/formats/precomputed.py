@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from pipeline.errors import VolumeError
 from pipeline.formats.chunked import chunk_shape, numpy_dtype, open_driver, read_json, reader
 from pipeline.formats.source import Source, digest, three
+from pipeline.remedies import metadata_errors
 from pipeline.store import kvstore_url
 
 _DRIVER = "neuroglancer_precomputed"
@@ -21,17 +21,16 @@ def find(url: str) -> Source | None:
     volume = url.rstrip("/")
     info = read_json(volume, "info")
     if info is not None and "scales" in info:
-        scales: list[dict[str, Any]] = info["scales"]
-        if not scales:
-            raise VolumeError(f"the info of {url} lists no scale; make the volume again")
-        return _source(volume, info, min(scales, key=lambda s: math.prod(s["resolution"])))
+        with metadata_errors("info", url):
+            finest = min(info["scales"], key=lambda scale: math.prod(scale["resolution"]))
+            return _source(volume, info, finest)
     parent, _, key = volume.rpartition("/")
     if not parent or parent.endswith(":/"):
         return None
-    for scale in (read_json(parent, "info") or {}).get("scales", []):
-        if scale["key"] == key:
-            return _source(parent, read_json(parent, "info") or {}, scale)
-    return None
+    info = read_json(parent, "info") or {}
+    with metadata_errors("info", parent):
+        named = [scale for scale in info.get("scales", []) if scale["key"] == key]
+        return _source(parent, info, named[0]) if named else None
 
 
 def _source(volume: str, info: dict[str, Any], scale: dict[str, Any]) -> Source:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from pipeline.errors import VolumeError
 from pipeline.geometry import Triple, triple
+from pipeline.remedies import metadata_errors
 
 Slices = tuple[slice, ...]
 Reader = Callable[[Slices], npt.NDArray[Any]]
@@ -81,7 +82,8 @@ def three(values: Any, url: str, what: str) -> Scale | None:
     """Three lengths from metadata, of which a channel axis' value is left out."""
     if values is None:
         return None
-    numbers = tuple(float(value) for value in np.atleast_1d(np.asarray(values)))
+    with metadata_errors(what, url):
+        numbers = tuple(float(value) for value in np.atleast_1d(np.asarray(values)))
     if len(numbers) == 4:
         numbers = numbers[1:]
     if len(numbers) != 3:
@@ -89,9 +91,10 @@ def three(values: Any, url: str, what: str) -> Scale | None:
     return numbers
 
 
-def triples(values: Any) -> list[Triple] | None:
+def triples(values: Any, url: str) -> list[Triple] | None:
     """The `offsets` attribute of an affinity array."""
-    return None if values is None else [triple(value) for value in values]
+    with metadata_errors("offsets", url):
+        return None if values is None else [triple(value) for value in values]
 
 
 def digest(document: Mapping[str, Any], without: Iterable[str]) -> str:
@@ -138,9 +141,13 @@ def split_member(url: str, suffixes: str) -> tuple[Path, str] | None:
 
 
 def choose_member(path: Path, name: str, members: list[str]) -> str:
-    """The array called `name` in a file, or its only one if no name is given."""
-    if name in members:
-        return name
+    """The only array of a file if no name is given; else `name` was not found.
+
+    Raises
+    ------
+    VolumeError
+        With the names that could be given.
+    """
     if not name and len(members) == 1:
         return members[0]
     listed = ", ".join(f"{path}:/{member}" for member in members[:20]) or "none at all"

@@ -32,7 +32,7 @@ from pipeline.formats.source import (
     split_member,
 )
 from pipeline.omezarr import nanometres
-from pipeline.store import storage_errors
+from pipeline.remedies import storage_errors
 
 _ERRORS = (tifffile.TiffFileError, zlib.error)
 _SUFFIXES = (".tif", ".tiff")

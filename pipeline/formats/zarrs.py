@@ -33,7 +33,7 @@ def find(url: str) -> Source | None:
     attributes = _group_attributes(url)
     if attributes is None:
         return None
-    levels = omezarr.levels(attributes)
+    levels = omezarr.levels(attributes, url)
     if not levels:
         raise VolumeError(
             f"{url} is a zarr group, not an array, and describes no multiscale image; "
@@ -78,7 +78,7 @@ def _source(url: str, driver: str, document: Json, attributes: Json) -> Source:
         axes=axes,
         scale=scale,
         translation=translation,
-        offsets=triples(attributes.get("offsets")),
+        offsets=triples(attributes.get("offsets"), url),
         identity={
             "format": driver,
             "url": kvstore_url(url),
@@ -106,7 +106,7 @@ def _level(url: str) -> omezarr.Level | None:
             return None
         path = f"{name}/{path}".rstrip("/")
         attributes = _group_attributes(group)
-        for level in omezarr.levels(attributes or {}):
+        for level in omezarr.levels(attributes or {}, group):
             if level.path == path:
                 return level
     return None

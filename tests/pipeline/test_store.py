@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from pipeline.errors import VolumeError
-from pipeline.store import kvstore, kvstore_url, open_store, storage_errors
+from pipeline.remedies import storage_errors
+from pipeline.store import kvstore, kvstore_url, open_store
 
 KINDS = ["file", "memory", pytest.param("s3", marks=pytest.mark.s3)]
 

@@ -473,6 +473,42 @@ def test_group_without_image_is_refused(tmp_path):
             open_volume(str(tmp_path / name))
 
 
+def test_prefix_names_the_format_to_look_for(tmp_path):
+    url = n5(tmp_path)
+    assert open_volume(f"n5://{url}").format == "N5"
+    with pytest.raises(VolumeError, match="no volume is at 'zarr://"):
+        open_volume(f"zarr://{url}")
+
+
+def test_relative_path_finds_the_group_around_the_working_directory(tmp_path, monkeypatch):
+    ome(tmp_path, "0.5")
+    monkeypatch.chdir(tmp_path / "scale")
+    assert open_volume("1").voxel_size == pytest.approx((80.0, 8.0, 8.0))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "part"),
+    [
+        (".zattrs", {"multiscales": [{"axes": ["z"], "datasets": [{}]}]}, "multiscales"),
+        (".zattrs", {"multiscales": [{"datasets": []}]}, "multiscales"),
+        ("info", {"scales": []}, "info"),
+        ("info", {"scales": [{"key": "a"}]}, "info"),
+    ],
+)
+def test_malformed_metadata_is_named(tmp_path, name, content, part):
+    (tmp_path / name).write_text(json.dumps(content))
+    with pytest.raises(VolumeError, match=rf"metadata \({part}\) of .* cannot be understood"):
+        open_volume(str(tmp_path))
+
+
+@pytest.mark.parametrize("attribute", ["resolution", "offsets"])
+def test_malformed_attributes_are_named(tmp_path, attribute):
+    array = zarr.open_array(str(zarr_v2(tmp_path)))
+    array.attrs[attribute] = ["left", "right"]
+    with pytest.raises(VolumeError, match=r"metadata \(.*\) of .*v2 cannot be understood"):
+        open_volume(str(tmp_path / "v2"))
+
+
 def test_metadata_that_is_not_json_is_named(tmp_path):
     (tmp_path / "zarr.json").write_text("{")
     with pytest.raises(VolumeError, match=r"zarr\.json is not JSON"):
