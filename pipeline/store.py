@@ -11,7 +11,7 @@ import fcntl
 import functools
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -127,7 +127,10 @@ class Store:
         the new ones, or None to leave things as they are; it may be called
         again if somebody else was quicker.
         """
-        with self._lock(name):
+        parts = urlsplit(self.url)
+        folder = Path(unquote(parts.path))
+        # Files are locked; other stores compare and swap.
+        with _locked(folder / name) if parts.scheme == "file" else nullcontext():
             while not self._replace(name, change):
                 pass
 
@@ -161,26 +164,40 @@ class Store:
             stamp = self._kv.write(name, new, if_equal=generation).result()
         return bool(stamp.generation)
 
-    @contextmanager
-    def _lock(self, name: str) -> Iterator[None]:
-        """Keep other updates out; only files need it, other stores compare and swap."""
-        parts = urlsplit(self.url)
-        if parts.scheme != "file":
-            yield
-            return
-        # TensorStore never lists names that end like this.
-        path = Path(unquote(parts.path)) / f"{name}.update.__lock"
-        with storage_errors("lock", self.url + name):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file = path.open("ab")
-        with file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
-
     def _read(self, name: str) -> tuple[bytes | None, bytes]:
         with storage_errors("read", self.url + name):
             found = self._kv.read(name).result()
         return (bytes(found.value) if found.state == "value" else None), found.stamp.generation
+
+
+@contextmanager
+def _locked(target: Path) -> Iterator[None]:
+    """Keep other updates of the file `target` out, in this process and in others."""
+    # TensorStore never lists names that end like this.
+    path = target.with_name(f"{target.name}.update.__lock")
+    held = None
+    while held is None:
+        with storage_errors("lock", str(target)):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = path.open("ab")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        # The one who held it before may have removed it: then it is nobody's lock.
+        if _is_at(path, file.fileno()):
+            held = file
+        else:
+            file.close()
+    try:
+        yield
+    finally:
+        path.unlink()
+        held.close()
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def _prefix(prefix: str) -> ts.KvStore.KeyRange:

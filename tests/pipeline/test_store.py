@@ -76,6 +76,7 @@ def test_lock_file_left_by_a_killed_process_does_no_harm(tmp_path):
     store.write("a", b"new")
     store.update("a", lambda old: old + b"er")
     assert store.read("a") == b"newer"
+    assert not (tmp_path / "a.update.__lock").exists()
     assert store.list() == ["a"]
 
 
