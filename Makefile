@@ -31,7 +31,7 @@ lint: $(STAMP) ## style, types, and the one-way import rule
 test: lint ## lint, then all tests
 	$(BIN)/pytest
 
-bench: $(STAMP) ## run every benchmark; each prints JSON
+bench: demo ## run every benchmark (after the demo, whose affinities they use); each prints JSON
 	set -e; for script in benchmarks/*.py; do $(BIN)/python $$script; done
 
 docs: $(STAMP) ## write docs/configuration.md from the configuration's models
