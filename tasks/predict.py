@@ -127,7 +127,7 @@ def process(params: Params, block: Block) -> Counters:
     roi = Box(triple(params["roi"]["offset"]), triple(params["roi"]["shape"]))
     architecture = network.description.architecture
     tiles = cores(block.box, roi, triple(params["tile"]), architecture.stride)
-    wanted = [tile for tile in tiles if _in_mask(params, tile.intersect(block.box))]
+    wanted = _in_mask(params, tiles, block.box)
     values, n_read = predict_tiles(network, raw, wanted, block.box)
     open_array(_url(params)).write(block.box, values)
     return {"bytes_read": n_read, "bytes_written": values.nbytes, "tiles": len(wanted)}
@@ -219,11 +219,12 @@ def _check_tile(tile: Triple, architecture: UnetArchitecture) -> None:
         raise ConfigError(f"predict.tile: {error}") from error
 
 
-def _in_mask(params: Params, box: Box) -> bool:
+def _in_mask(params: Params, tiles: list[Box], box: Box) -> list[Box]:
+    """The tiles that have a voxel in `box` where the mask is not 0."""
     if params["mask"] is None:
-        return True
+        return tiles
     mask = open_volume(params["mask"]["url"], voxel_size=params["voxel_size"])
-    return bool(mask.read(box).any())
+    return [tile for tile in tiles if mask.read(tile.intersect(box)).any()]
 
 
 def _url(params: Params) -> str:

@@ -1,7 +1,8 @@
 """Training volumes in memory, and random crops of them.
 
 A crop is a function of (seed, step, index in the batch) alone: training that
-resumes goes on with the crops that it would have had.
+resumes goes on with the crops that it would have had. What a crop or its
+context sees beyond the used slices is mirrored, raw data and labels alike.
 """
 
 from __future__ import annotations
