@@ -17,9 +17,15 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
+# numba's cache does not see that a kernel which another one calls has changed.
+KERNELS := $(VENV)/.kernels
+$(KERNELS): $(STAMP) $(wildcard tasks/kernels/*.py)
+	rm -f tasks/kernels/__pycache__/*.nb[ci]
+	touch $@
+
 install: $(STAMP) ## make .venv and install Raphe with what its tests need
 
-demo: $(STAMP) ## segment the real EM crop that ships with Raphe, score it, draw it (OUT=out/demo)
+demo: $(KERNELS) ## segment the real EM crop that ships with Raphe, score it, draw it (OUT=out/demo)
 	$(BIN)/raphe demo --output $(OUT)
 
 lint: $(STAMP) ## style, types, and the one-way import rule
@@ -28,7 +34,7 @@ lint: $(STAMP) ## style, types, and the one-way import rule
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: lint ## lint, then all tests
+test: lint $(KERNELS) ## lint, then all tests
 	$(BIN)/pytest
 
 bench: demo ## run every benchmark (after the demo, whose affinities they use); each prints JSON
