@@ -23,14 +23,8 @@ from pipeline import omezarr
 from pipeline.errors import VolumeError
 from pipeline.geometry import Box, Triple, triple
 from pipeline.remedies import storage_errors
+from pipeline.sharding import Json, array_document, check_same
 from pipeline.store import context, kvstore, open_store
-
-INNER = 64
-"""Wished-for side of the compressed chunks inside a shard, in voxels. Of 16, 32, 64
-and 128, none is faster on real labels and affinities; 64 reads one voxel beyond a
-block without decompressing much."""
-
-Json = dict[str, Any]
 
 
 def create_array(
@@ -73,12 +67,12 @@ def create_array(
     VolumeError
         If an array that differs in anything but a smaller shape is there.
     """
-    wanted = _document(shape, np.dtype(dtype), block, channels, dict(attributes or {}))
+    wanted = array_document(shape, np.dtype(dtype), block, channels, dict(attributes or {}))
 
     def change(old: bytes | None) -> bytes | None:
         if old is not None:
             found = json.loads(old)
-            _check_same(url, found, wanted)
+            check_same(url, found, wanted)
             if found["shape"] == wanted["shape"]:
                 return None
         return json.dumps(wanted, indent=2).encode()
@@ -211,53 +205,4 @@ class OutputArray:
             raise VolumeError(
                 f"cannot write {data.dtype} of shape {data.shape} to {box} of {self.url}: "
                 f"{self.dtype} of shape {expected} is expected"
-            )
-
-
-def inner_side(side: int) -> int:
-    """The divisor of a shard's side that is nearest to `INNER`, by ratio."""
-    divisors = (d for d in range(1, side + 1) if side % d == 0)
-    return min(divisors, key=lambda d: max(d / INNER, INNER / d))
-
-
-def _document(
-    shape: Triple, dtype: np.dtype[Any], block: Triple, channels: int | None, attributes: Json
-) -> Json:
-    lead = [] if channels is None else [channels]
-    little: Json = {"name": "bytes", "configuration": {"endian": "little"}}
-    inner: Json = {
-        "chunk_shape": [1] * len(lead) + [inner_side(b) for b in block],
-        "codecs": [
-            little,
-            {"name": "zstd", "configuration": {"level": 1, "checksum": True}},
-        ],
-        "index_codecs": [little, {"name": "crc32c"}],
-        "index_location": "end",
-    }
-    return {
-        "zarr_format": 3,
-        "node_type": "array",
-        "shape": [*lead, *shape],
-        "data_type": dtype.name,
-        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [*lead, *block]}},
-        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-        "codecs": [{"name": "sharding_indexed", "configuration": inner}],
-        "fill_value": 0,
-        "dimension_names": ["c"] * len(lead) + ["z", "y", "x"],
-        "attributes": attributes,
-    }
-
-
-def _check_same(url: str, found: Json, wanted: Json) -> None:
-    grown = len(found.get("shape", [])) == len(wanted["shape"]) and all(
-        old <= new for old, new in zip(found["shape"][-3:], wanted["shape"][-3:], strict=True)
-    )
-    same = [
-        key for key in wanted if key != "shape" or not grown or found[key][:-3] != wanted[key][:-3]
-    ]
-    for key in same:
-        if found.get(key) != wanted[key]:
-            raise VolumeError(
-                f"{url} was made with another configuration: its {key} is {found.get(key)}, "
-                f"now asked for is {wanted[key]}. Choose another output, or delete this array."
             )

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.axes import find_axes, ordered, to_zyx
 from pipeline.errors import VolumeError
 from pipeline.formats import Source, find_source
 from pipeline.geometry import KEY_LIMITS, Box, Triple, triple
@@ -98,7 +99,7 @@ class Volume:
             values = self._source.read(index)
             if values.size != box.n_voxels * (self.channels or 1):
                 raise ValueError(f"the file is damaged: its values have shape {values.shape}")
-        return _ordered(values, self.axes, self.channels)
+        return ordered(values, self.axes, self.channels)
 
 
 def open_volume(url: str, *, voxel_size: Size | None = None, axes: str | None = None) -> Volume:
@@ -143,7 +144,7 @@ def open_volume(url: str, *, voxel_size: Size | None = None, axes: str | None = 
     source = find_source(url)
     if source.dtype.kind not in "buif":
         raise VolumeError(f"{source.url} holds {source.dtype}, which is no type of voxels")
-    names, axes_source = _axes(source, axes)
+    names, axes_source = find_axes(source, axes)
     size = _voxel_size(source, names, voxel_size)
     return _volume(source, names, axes_source, size)
 
@@ -166,56 +167,13 @@ def _volume(
         dtype=source.dtype.newbyteorder("="),
         chunk=triple(chunk[n] for n in "zyx"),
         voxel_size=voxel_size,
-        translation=_to_zyx(source.translation, names) or (0.0, 0.0, 0.0),
+        translation=to_zyx(source.translation, names) or (0.0, 0.0, 0.0),
         offsets=source.offsets,
         axes=names,
         axes_source=axes_source,
         identity=dict(source.identity) | {"axes": list(names)},
         _source=source,
     )
-
-
-def _axes(source: Source, given: str | None) -> tuple[tuple[str, ...], str]:
-    if given is not None:
-        names = tuple(given.lower())
-        if source.axes is not None and source.axes != names:
-            raise VolumeError(
-                f"the configuration says axes: {given}, but the metadata of {source.url} says "
-                f"{' '.join(source.axes)}. Remove axes from the configuration, or correct the "
-                "metadata."
-            )
-        origin = "configuration"
-    elif source.axes is not None:
-        names, origin = source.axes, "metadata"
-    elif len(source.shape) == 3:
-        names, origin = tuple(source.usual_axes), f"convention of {source.format}"
-    else:
-        raise VolumeError(
-            f"{source.url} has shape {source.shape} and nothing says which axis is which; "
-            "give their order in the configuration, for example `axes: czyx`"
-        )
-    _check_axes(source, names)
-    return names, origin
-
-
-def _check_axes(source: Source, names: tuple[str, ...]) -> None:
-    if len(names) != len(source.shape):
-        raise VolumeError(
-            f"{source.url} has {len(source.shape)} axes (shape {source.shape}), but "
-            f"{len(names)} are named: {' '.join(names)}. Correct `axes` in the configuration."
-        )
-    if any(names.count(n) != 1 for n in "zyx") or names.count("c") > 1:
-        raise VolumeError(
-            f"the axes of {source.url} are {' '.join(names)}, but a volume has z, y and x once "
-            "and at most one c. Give the order in the configuration, for example `axes: czyx`, "
-            "or correct the metadata."
-        )
-    for name, n in zip(names, source.shape, strict=True):
-        if name not in ("z", "y", "x", "c") and n != 1:
-            raise VolumeError(
-                f"axis {name} of {source.url} has length {n}; only z, y, x and c may be longer "
-                "than 1. Store one volume per array."
-            )
 
 
 def _check_limits(url: str, shape: Triple) -> None:
@@ -227,16 +185,8 @@ def _check_limits(url: str, shape: Triple) -> None:
             )
 
 
-def _to_zyx(values: Size | None, names: tuple[str, ...]) -> Size | None:
-    if values is None:
-        return None
-    space = [n for n in names if n in ("z", "y", "x")]
-    place = dict(zip(space, values, strict=True))
-    return place["z"], place["y"], place["x"]
-
-
 def _voxel_size(source: Source, names: tuple[str, ...], given: Size | None) -> Size | None:
-    found = _to_zyx(source.scale, names)
+    found = to_zyx(source.scale, names)
     if found is not None and any(not math.isfinite(n) or n <= 0 for n in found):
         raise VolumeError(
             f"the metadata of {source.url} gives a voxel size of {found} nm, which must be "
@@ -253,14 +203,3 @@ def _voxel_size(source: Source, names: tuple[str, ...], given: Size | None) -> S
             "configuration, or correct the metadata."
         )
     return found
-
-
-def _ordered(
-    values: npt.NDArray[Any], names: tuple[str, ...], channels: int | None
-) -> npt.NDArray[Any]:
-    """Values in the order (c) z y x, without the axes of length 1 that are no part of it."""
-    kept = "zyx" if channels is None else "czyx"
-    order = [names.index(n) for n in kept]
-    rest = [i for i in range(len(names)) if i not in order]
-    moved = values.transpose(rest + order)[(0,) * len(rest)]
-    return np.ascontiguousarray(moved, dtype=values.dtype.newbyteorder("="))

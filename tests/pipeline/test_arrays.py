@@ -14,9 +14,10 @@ import pytest
 import tensorstore as ts
 import zarr
 
-from pipeline.arrays import create_array, inner_side, open_array
+from pipeline.arrays import create_array, open_array
 from pipeline.errors import VolumeError
 from pipeline.geometry import Box, Grid
+from pipeline.sharding import inner_side
 from pipeline.store import open_store
 from pipeline.volumes import open_volume
 
