@@ -79,7 +79,7 @@ def draw(overview: Overview, title: str, sections: int = 3) -> bytes:
         panel.set_title(name, fontsize=10)
     _add_scale_bar(axes[-1][0], overview)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    figure.savefig(buffer, format="png", dpi=100, metadata={"Software": None})
     return buffer.getvalue()
 
 

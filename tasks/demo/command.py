@@ -79,9 +79,9 @@ def draw_overview(config: Config, scores: Scores) -> bytes:
 
 def report(config: Config, summary: RunSummary, whole: Scores, held_out: Scores) -> str:
     """What the demo says at its end."""
-    lines = ["", f"{'step':<14}{'blocks':>8}{'seconds':>10}"]
+    lines = ["", f"{'step':<14}{'blocks':>8}{'seconds':>14}"]
     lines += [
-        f"{step.name:<14}{step.done + step.skipped:>8}{step.seconds:>10.1f}"
+        f"{step.name:<14}{step.total:>8}{f'{step.seconds:.1f}' if step.done else 'done before':>14}"
         for step in summary.steps
     ]
     lines += ["", f"{'scores':<22}{'whole crop':>12}{'held-out slices':>18}"]

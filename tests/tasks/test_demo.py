@@ -60,8 +60,8 @@ def test_the_report_names_results_scores_and_times(config):
         StepProgress("relabel", 18, skipped=18),
     )
     lines = report(config, RunSummary(config.output, steps), scores, scores).splitlines()
-    assert "segment             18       2.5" in lines
-    assert "relabel             18       0.0" in lines
+    assert "segment             18           2.5" in lines
+    assert "relabel             18   done before" in lines
     assert "VOI split (bits)             0.000             0.000" in lines
     assert f"labels    {config.output}/labels/s0" in lines
     assert f"picture   {config.output}/overview.png" in lines
