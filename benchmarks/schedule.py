@@ -66,11 +66,12 @@ def measure(blocks: int, cluster: Cluster) -> dict[str, object]:
         settle(store, reviews)
         planning = time.perf_counter() - begin
         progress = Sampled(steps, {}, Console(stderr=True))
-        with open_cluster(cluster, steps) as workers:
+        masks = {name: each.mask for name, each in reviews.items()}
+        with Blocks(steps, masks) as blocks_, open_cluster(cluster, steps) as workers:
             schedule = Schedule(
                 output,
                 steps,
-                Blocks(steps, {name: each.mask for name, each in reviews.items()}),
+                blocks_,
                 keys,
                 workers,
                 retries=0,

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import daisy.v2 as daisy
 
@@ -49,6 +49,7 @@ class Blocks:
     def __init__(self, steps: Sequence[Step], masks: Mapping[str, Mask]) -> None:
         self._grids = {step.name: step.grid for step in steps}
         self._gather: list[str] = []
+        self._gathered = 0
         tasks = {step.name: _task(step, masks[step.name]) for step in steps}
         edges: list[tuple[daisy.Task, daisy.Task]] = []
         for step in steps:
@@ -63,6 +64,14 @@ class Blocks:
                 edges.append((last, tasks[step.name]))
         self._scheduler = daisy.Scheduler(daisy.Pipeline(list(tasks.values()), edges))
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # daisy's scheduler must be dropped by the thread that made it; left to
+        # the garbage collector, it may be dropped by any.
+        del self._scheduler
+
     def acquire(self, step: str) -> Ticket | None:
         """A block of `step` that may start now, or None."""
         handle = self._scheduler.acquire_block(step)
@@ -75,9 +84,19 @@ class Blocks:
     def release(self, ticket: Ticket, *, done: bool) -> None:
         """Say how a block ended; once only, since daisy would count it twice."""
         self._release(ticket.handle, done=done)
+
+    def passed(self) -> int:
+        """Blocks that daisy went by without handing them out, after going by some more.
+
+        It goes by blocks that are done only when it looks for one that is not,
+        and more may start after that: ask all steps again until this stands still.
+        """
         for name in self._gather:
             while (handle := self._scheduler.acquire_block(name)) is not None:
                 self._release(handle, done=True)
+                self._gathered += 1
+        states = self._scheduler.task_states
+        return self._gathered + sum(int(states[name].skipped_count) for name in self._grids)
 
     def _release(self, handle: Any, *, done: bool) -> None:
         # daisy panics, past every `except Exception`, on a status that was never set.

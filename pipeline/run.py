@@ -173,9 +173,9 @@ def _execute(
     if all(each.done == each.total for each in reviews.values()):
         return summary
     faults = Faults(store, events)
-    blocks = Blocks(steps, {name: each.mask for name, each in reviews.items()})
     events.write("run starts", blocks=sum(each.total - each.done for each in reviews.values()))
     with (
+        Blocks(steps, {name: each.mask for name, each in reviews.items()}) as blocks,
         interruptible(console) as stopping,
         open_cluster(job.config.cluster, steps) as workers,
         progress.shown(),
@@ -195,8 +195,8 @@ def _execute(
             schedule.run()
         finally:
             _close(store, steps, progress, events)
-    if faults.failed:
         orphans = blocks.orphans()
+    if faults.failed:
         raise RunError(failures(faults, orphans))
     return summary
 

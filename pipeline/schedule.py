@@ -36,7 +36,7 @@ WINDOW = 3
 BATCH = 64
 """Blocks of a trivial step that travel together."""
 
-LOSSES = 20
+LOSSES = 10
 """How often a block is sent again that waited on a worker when that died."""
 
 GRACE = 10.0
@@ -139,12 +139,12 @@ class Schedule:
         """Fill the cluster, later steps first, so that what is begun gets finished."""
         for attempt in self._taken(self._again):
             self._send([attempt])
-        for step in reversed(self._steps.values()):
-            while self._room[step.resource] > 0:
-                attempts = self._acquire(step)
-                if not attempts:
-                    break
-                self._send(attempts)
+        before = -1
+        while (passed := self._blocks.passed()) != before:
+            before = passed
+            for step in reversed(self._steps.values()):
+                while self._room[step.resource] > 0 and (attempts := self._acquire(step)):
+                    self._send(attempts)
 
     @staticmethod
     def _taken(attempts: deque[Attempt]) -> Iterator[Attempt]:
