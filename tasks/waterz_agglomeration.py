@@ -11,6 +11,7 @@ import contextlib
 import os
 import re
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -83,15 +84,20 @@ def agglomerate(
     return found
 
 
+_ONE_AT_A_TIME = threading.Lock()
+"""Standard output belongs to the process. waterz holds the GIL, so nothing is lost."""
+
+
 @contextlib.contextmanager
 def _silent_stdout() -> Iterator[None]:
     """Discard what waterz prints, from Python and, below it, from C++."""
-    sys.stdout.flush()
-    kept = os.dup(1)
-    try:
-        with Path(os.devnull).open("w") as null, contextlib.redirect_stdout(null):
-            os.dup2(null.fileno(), 1)
-            yield
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)
+    with _ONE_AT_A_TIME:
+        sys.stdout.flush()
+        kept = os.dup(1)
+        try:
+            with Path(os.devnull).open("w") as null, contextlib.redirect_stdout(null):
+                os.dup2(null.fileno(), 1)
+                yield
+        finally:
+            os.dup2(kept, 1)
+            os.close(kept)

@@ -1,12 +1,19 @@
 """The classic way: one block is plain waterz; more blocks are joined by overlap."""
 
+import io
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
+from rich.console import Console
 
 from pipeline.arrays import open_array
 from pipeline.config import Config, Waterz
 from pipeline.errors import ConfigError
 from pipeline.geometry import Box
+from pipeline.run import run as run_on_cluster
 from pipeline.steps import Job, builder
 from tasks.evaluate import contingency, score
 from tasks.waterz_agglomeration import agglomerate, scoring_function
@@ -28,10 +35,9 @@ def tubes():
     return truth, affinities
 
 
-def run(tmp_path, affinities, **fields):
-    """Labels and the array that holds them, without any cluster."""
+def configuration(tmp_path, affinities, **fields):
     np.save(tmp_path / "affinities.npy", affinities)
-    config = Config.model_validate(
+    return Config.model_validate(
         {
             "affinities": str(tmp_path / "affinities.npy"),
             "axes": "czyx",
@@ -41,6 +47,11 @@ def run(tmp_path, affinities, **fields):
             **fields,
         }
     )
+
+
+def run(tmp_path, affinities, **fields):
+    """Labels and the array that holds them, without any cluster."""
+    config = configuration(tmp_path, affinities, **fields)
     whole = Box((0, 0, 0), affinities.shape[1:])
     roi = whole if config.roi is None else Box(config.roi.offset, config.roi.shape)
     job = Job(config, whole.shape, (10.0, 10.0, 10.0), (0.0, 0.0, 0.0), roi)
@@ -122,6 +133,15 @@ def test_waterz_prints_nothing(capfd, tubes):
     assert capfd.readouterr().out == ""
 
 
+def test_standard_output_survives_threads(capfd, tubes):
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: agglomerate(tubes[1], Waterz().model_dump()), range(32)))
+    sys.stdout.write("still here, ")
+    sys.stdout.flush()
+    os.write(1, b"and below")
+    assert capfd.readouterr().out == "still here, and below"
+
+
 @pytest.mark.parametrize("queue", [0, 256])
 @pytest.mark.parametrize("name", ["mean", "quantile-10", "quantile-95-max", "size-difference"])
 def test_scorings_are_precompiled(monkeypatch, name, queue):
@@ -140,6 +160,22 @@ def test_other_scorings_are_refused(name):
 def test_no_affinities_make_no_segments():
     empty = agglomerate(np.zeros((3, 3, 4, 5), np.uint8), Waterz().model_dump())
     assert not empty.any()
+
+
+def test_a_whole_run_in_threads_equals_its_steps_one_after_the_other(tmp_path, tubes):
+    _, affinities = tubes
+    alone, _ = run(tmp_path, affinities, block=[8, 12, 14])
+    config = configuration(
+        tmp_path,
+        affinities,
+        block=[8, 12, 14],
+        output=str(tmp_path / "cluster"),
+        voxel_size=[10, 10, 10],
+        cluster={"workers": 2, "processes": False},
+    )
+    run_on_cluster(config, console=Console(file=io.StringIO()))
+    labels = open_array(str(tmp_path / "cluster/labels/s0"))
+    np.testing.assert_array_equal(labels.read(Box((0, 0, 0), alone.shape)), alone)
 
 
 def test_it_is_found_in_the_registry():
