@@ -39,7 +39,7 @@ class Commands(click.Group):
         rows = []
         for name in self.list_commands(ctx):
             built_in = super().get_command(ctx, name)
-            about = built_in.get_short_help_str() if built_in else _registered()[name].value
+            about = built_in.get_short_help_str(60) if built_in else f"See raphe {name} --help."
             rows.append((name, about))
         with formatter.section("Commands"):
             formatter.write_dl(rows)

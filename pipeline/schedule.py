@@ -18,7 +18,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from distributed import Client, Future
+from distributed import Client, Future, KilledWorker
 
 from pipeline.batch import STARTED, Outcome, Work, run_on_worker
 from pipeline.blocks import Blocks, Ticket
@@ -234,7 +234,7 @@ class Schedule:
     def _crashed(self, flight: Flight, future: Future, *, begun: bool) -> None:
         """A batch without an outcome: its worker died, or could not run it at all."""
         reason = "cancelled" if future.cancelled() else repr(future.exception())
-        died = future.cancelled() or type(future.exception()).__name__ == "KilledWorker"
+        died = future.cancelled() or isinstance(future.exception(), KilledWorker)
         if died:
             reason = (
                 f"the worker died while it ran this block ({reason}): it was killed, or it needed "

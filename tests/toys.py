@@ -68,6 +68,13 @@ def _count(path: Path, limit: int) -> int:
     return before
 
 
+def surroundings() -> tuple[dict[str, str | None], bool, int]:
+    """Of a worker: threads that libraries may use, whether it ignores Ctrl-C, its process."""
+    names = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    ignores = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    return {name: os.environ.get(name) for name in names}, ignores, os.getpid()
+
+
 def job(output: str, shape: Triple = (8, 8, 8), block: Triple = (4, 4, 4), **fields: Any) -> Job:
     """A job over a volume that nobody opens."""
     cluster = {"workers": 2, "processes": False} | fields.pop("cluster", {})

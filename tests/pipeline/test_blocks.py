@@ -67,21 +67,22 @@ def graph(roi, block, lower, upper):
 @given(sides, sides, sides, margins, margins, st.integers(0, 9))
 def test_blocks_come_once_and_after_what_they_need(offset, shape, block, lower, upper, seed):
     steps = graph(Box(offset, shape), block, lower, upper)
-    blocks = Blocks(steps, empty(steps))
-    order = drain(blocks, steps, seed)
+    with Blocks(steps, empty(steps)) as blocks:
+        order = drain(blocks, steps, seed)
+        assert blocks.unfinished() == []
     place = {name: i for i, name in enumerate(order)}
     assert len(place) == len(order) == sum(len(step.grid) for step in steps)
     for step in steps:
         for block_ in step.grid:
             for needed in needs(step, block_.index, steps):
                 assert place[needed] < place[step.name, block_.index]
-    assert blocks.unfinished() == []
 
 
 def test_a_block_that_waits_for_very_many_waits_for_all_of_them():
     roi = Box((0, 0, 0), (9, 9, 9))
     steps = graph(roi, (1, 1, 1), (0, 0, 0), (0, 0, 0))
-    order = drain(Blocks(steps, empty(steps)), steps)
+    with Blocks(steps, empty(steps)) as blocks:
+        order = drain(blocks, steps)
     last = max(i for i, (name, _) in enumerate(order) if name == "b")
     assert order.index(("all", (0, 0, 0))) > last
 
@@ -91,7 +92,8 @@ def test_what_is_done_is_not_handed_out_but_counts_for_others():
     masks = empty(steps)
     masks["a"][:] = 1
     masks["b"][1, 0, 1] = 1
-    order = drain(Blocks(steps, masks), steps)
+    with Blocks(steps, masks) as blocks:
+        order = drain(blocks, steps)
     assert "a" not in {name for name, _ in order}
     assert ("b", (1, 0, 1)) not in order
     assert len(order) == sum(len(step.grid) for step in steps) - 9
@@ -104,11 +106,11 @@ def test_blocks_that_need_a_failed_one_are_orphans_and_the_rest_goes_on():
         Step("b", toys.nothing, {}, grid, after=("a",)),
         Step("c", toys.nothing, {}, grid, after=("b",)),
     ]
-    blocks = Blocks(steps, empty(steps))
-    order = drain(blocks, steps, failing={("a", (1, 0, 0))})
+    with Blocks(steps, empty(steps)) as blocks:
+        order = drain(blocks, steps, failing={("a", (1, 0, 0))})
+        assert blocks.orphans() == {"a": 0, "b": 1, "c": 1}
+        assert blocks.unfinished() == []
     assert {index for name, index in order if name == "c"} == {(0, 0, 0), (2, 0, 0), (3, 0, 0)}
-    assert blocks.orphans() == {"a": 0, "b": 1, "c": 1}
-    assert blocks.unfinished() == []
 
 
 def test_steps_are_refused_that_come_before_what_they_need():
