@@ -3,57 +3,16 @@
 import random
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
+from results import Result, read_result, write_affinities
 
-from pipeline.arrays import create_array, open_array
 from pipeline.config import Config, Segment
-from pipeline.geometry import Box, Grid
+from pipeline.geometry import Box
 from pipeline.steps import Job
-from pipeline.store import open_store
-from pipeline.tables import decode
 from tasks import exact
-from tasks.segments import read_segment_table
-
-
-@dataclass
-class Result:
-    labels: np.ndarray
-    segments: dict[str, np.ndarray]
-    merges: np.ndarray
-    output: str
-
-
-def write_affinities(output: str, affinities: np.ndarray, block: tuple[int, int, int]) -> None:
-    shape = affinities.shape[1:]
-    url = f"{output}/affinities/s0"
-    create_array(
-        url,
-        shape=shape,
-        dtype=np.uint8,
-        block=block,
-        voxel_size=(10.0, 10.0, 10.0),
-        channels=3,
-        kind="image",
-    )
-    array = open_array(url)
-    for part in Grid(Box((0, 0, 0), shape), block):
-        array.write(part.box, affinities[(slice(None), *part.box.slices)])
-
-
-def merge_tree(output: str) -> np.ndarray:
-    """All merges of a run as sorted rows (a, b, phase, numerator, denominator)."""
-    store = open_store(output)
-    rows = []
-    for name in store.list("tables/"):
-        if name.endswith("/merges.arrow"):
-            columns = decode(store.read(name), name)
-            rows.append(np.stack([columns[key].astype(np.int64) for key in columns], axis=1))
-    tree = np.concatenate(rows)
-    return tree[np.lexsort(tree.T)]
 
 
 @pytest.fixture(scope="session")
@@ -68,7 +27,7 @@ def run_serially() -> Callable[..., Result]:
     ) -> Result:
         output = f"memory://{uuid.uuid4().hex}"
         shape = affinities.shape[1:]
-        write_affinities(output, affinities, block)
+        write_affinities(f"{output}/affinities/s0", affinities, block)
         roi = Box((0, 0, 0), shape)
         if "roi" in config:
             roi = Box(tuple(config["roi"]["offset"]), tuple(config["roi"]["shape"]))
@@ -83,7 +42,6 @@ def run_serially() -> Callable[..., Result]:
             order.shuffle(blocks)
             for part in blocks:
                 step.process(step.params, part)
-        labels = open_array(f"{output}/labels/s0").read(Box((0, 0, 0), shape))
-        return Result(labels, read_segment_table(output), merge_tree(output), output)
+        return read_result(output)
 
     return run

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from results import assert_same
 
 from pipeline.config import Segment, Supervoxel
 from tasks.core import segment_volume
@@ -40,14 +41,6 @@ segments = st.builds(
     min_size=st.sampled_from([0, 0, 5, 30]),
 )
 blocks = st.tuples(st.integers(1, 9), st.integers(1, 9), st.integers(1, 9))
-
-
-def assert_same(result, reference):
-    np.testing.assert_array_equal(result.labels, reference.labels)
-    np.testing.assert_array_equal(result.merges, reference.merges)
-    assert result.segments.keys() == reference.segments.keys()
-    for name, column in reference.segments.items():
-        np.testing.assert_array_equal(result.segments[name], column, err_msg=name)
 
 
 @examples(120)
