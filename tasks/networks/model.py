@@ -145,9 +145,15 @@ def save_model(folder: Path, description: Description, weights: dict[str, Tensor
     """Write a model directory; `weights` are those of the plain network."""
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f"{WEIGHTS}.partial"
-    safetensors.torch.save_file(weights, temporary)
+    temporary.write_bytes(safetensors.torch.save(weights))
     temporary.replace(folder / WEIGHTS)
-    text = yaml.safe_dump(description.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    text = yaml.safe_dump(
+        description.model_dump(mode="json"),
+        sort_keys=False,
+        allow_unicode=True,
+        default_flow_style=None,
+        width=100,
+    )
     (folder / DESCRIPTION).write_text(text)
 
 
