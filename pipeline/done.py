@@ -95,7 +95,8 @@ def settle(store: Store, reviews: Mapping[str, Review]) -> None:
     """Make the store agree with the reviews, before anything is redone.
 
     Markers that do not hold are deleted, also those of steps that this run
-    does not have: what it writes may lie where they wrote.
+    does not have: what it writes may lie where they wrote. What a step wrote
+    goes with them if all of it is redone.
     """
     names = list(reviews)
     others = [name for name in recorded_steps(store) if name not in reviews]
@@ -103,7 +104,11 @@ def settle(store: Store, reviews: Mapping[str, Review]) -> None:
     for name in others:
         store.delete_prefix(f"done/{name}/")
     for each in reviews.values():
-        if each.stale and not each.done:
+        if not each.done and (each.stale or _changes(store, each.step)):
+            # First what was written, so that an interruption leaves markers that tell of it.
+            # Blocks of the old kind are not mixed with new ones, and arrays may change their type.
+            for output in each.step.outputs:
+                store.delete_prefix(output)
             store.delete_prefix(f"done/{each.step.name}/")
         else:
             store.delete_many(each.stale)

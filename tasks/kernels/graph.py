@@ -110,7 +110,7 @@ def _enter(g: Graph, a: int, b: int, edge: int) -> None:
 
 
 @inlined
-def _put(g: Graph, key: int, edge: int) -> None:
+def _put(g: Graph, key: np.int64, edge: int) -> None:
     at = slot(g.keys, key)
     if g.keys[at] == EMPTY:
         g.keys[at] = key

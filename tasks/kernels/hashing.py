@@ -12,13 +12,13 @@ EMPTY = -1
 
 
 @inlined
-def pair_key(a: int, b: int) -> int:
+def pair_key(a: int, b: int) -> np.int64:
     """A key for an unordered pair of numbers below 2^31; the smaller is in the upper half."""
     return (np.int64(min(a, b)) << 32) | np.int64(max(a, b))
 
 
 @inlined
-def slot(keys: npt.NDArray[np.int64], key: int) -> int:
+def slot(keys: npt.NDArray[np.int64], key: np.int64) -> np.int64:
     """Where `key` lies, or the empty slot for it. The length of `keys` is a power of two.
 
     Multiplying by 2^64 over the golden ratio spreads pairs of consecutive
