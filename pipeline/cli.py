@@ -100,7 +100,7 @@ def plan(config: str) -> None:
 
     job = make_job(load(config))
     steps = make_steps(job)
-    Console().print(render(job, steps))
+    Console().print(render(job, steps), soft_wrap=True)
     check_memory(steps, job.config.cluster)
 
 
@@ -126,4 +126,4 @@ def status(output: str, *, errors: bool) -> None:
 
     console = Console()
     for part in render(read_status(output), errors=errors):
-        console.print(part)
+        console.print(part, soft_wrap=True)

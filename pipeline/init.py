@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from pipeline.config import parse
 from pipeline.errors import ConfigError
-from pipeline.geometry import Triple, triple
+from pipeline.geometry import Box, Grid, Triple, triple
 from pipeline.store import open_store
 from pipeline.volumes import Size, Volume, open_volume
 
 _SIDE = 256
+"""Side of a block where the volume has room for many."""
+
+_MANY = 8
+"""Blocks that a volume shall have at least, so that workers share it."""
+
 _SHIPPED = "fib25-affinities"
 
 
@@ -79,21 +84,30 @@ def configuration(
 
 
 def choose_block(shape: Triple) -> Triple:
-    """A block of some 256³ voxels that is no larger than the volume; sides are multiples of 32.
+    """A block of some 256³ voxels, smaller in a small volume, wider in a thin one.
 
     Examples
     --------
     >>> choose_block((1000, 1000, 1000)), choose_block((30, 4096, 4096))
     ((256, 256, 256), (32, 512, 512))
+    >>> choose_block((100, 250, 250))
+    (64, 64, 64)
     """
-    block = [min(_SIDE, _up(n)) for n in shape]
-    for axis in (2, 1):
-        # A thin volume leaves memory for a wider block.
-        while block[0] * block[1] * block[2] * 2 <= _SIDE**3 and block[axis] * 2 <= 512:
-            if block[axis] >= _up(shape[axis]):
-                break
-            block[axis] = min(block[axis] * 2, _up(shape[axis]))
-    return triple(block)
+    side = _SIDE
+    while side > 64 and _count(shape, _cube(shape, side)) < _MANY:
+        side //= 2
+    block = _cube(shape, side)
+    wider = triple((block[0], *(min(2 * side, _up(n)) for n in shape[1:])))
+    fits = wider[0] * wider[1] * wider[2] <= side**3
+    return wider if fits and _count(shape, wider) >= _MANY else block
+
+
+def _cube(shape: Triple, side: int) -> Triple:
+    return triple(min(side, _up(n)) for n in shape)
+
+
+def _count(shape: Triple, block: Triple) -> int:
+    return len(Grid(Box((0, 0, 0), shape), block))
 
 
 def _up(n: int) -> int:

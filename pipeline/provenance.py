@@ -12,16 +12,16 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
 import yaml
 
 from pipeline.errors import ConfigError
-from pipeline.fingerprint import canonical
+from pipeline.fingerprint import canonical, fingerprint
 from pipeline.geometry import Box, triple
-from pipeline.steps import Job
+from pipeline.steps import Job, Step
 from pipeline.store import Store
 
 PROVENANCE = "provenance.json"
@@ -59,13 +59,15 @@ def check_continuable(store: Store, job: Job) -> None:
         )
 
 
-def write_provenance(store: Store, job: Job) -> None:
+def write_provenance(store: Store, job: Job, steps: Sequence[Step]) -> None:
     """Write the configuration as resolved, and who makes what from what."""
     config = job.config.model_dump(mode="json")
     record = {
         "frame": _frame(job),
         "identity": dict(job.identity),
         "shape": job.shape,
+        "model": next((s.params["weights"] for s in steps if "weights" in s.params), None),
+        "steps": {step.name: fingerprint(step) for step in steps},
         "configuration": hashlib.sha256(canonical(config)).hexdigest(),
         "runs": [*_read(store).get("runs", []), _this_run()][-_RUNS:],
     }

@@ -155,7 +155,7 @@ def execute(job: Job, steps: Sequence[Step], *, console: Console | None = None) 
         reviews = review(store, steps, keys)
         _announce(reviews, console)
         settle(store, reviews)
-        write_provenance(store, job)
+        write_provenance(store, job, steps)
         return _execute(job, steps, keys, reviews, store, console)
 
 

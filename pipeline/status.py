@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -92,4 +93,15 @@ def render(status: Status, *, errors: bool = True) -> Iterator[RenderableType]:
     if len(status.failed) > _SHOWN:
         yield Text(f"... and {len(status.failed) - _SHOWN} more under errors/")
     for event in status.events:
-        yield Text(json.dumps(event))
+        yield Text(_line(event))
+
+
+def _line(event: dict[str, Any]) -> str:
+    """An event as a line: when, what, and what is said of it in plain values."""
+    when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(event["time"]))
+    values = (
+        f"{name} {value}"
+        for name, value in event.items()
+        if name not in {"time", "event"} and not isinstance(value, dict)
+    )
+    return f"{when}  {', '.join([event['event'], *values])}"

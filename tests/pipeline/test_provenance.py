@@ -19,14 +19,17 @@ def made(tmp_path):
 @pytest.fixture
 def store(made):
     store = Store(made.config.output)
-    write_provenance(store, made)
+    write_provenance(store, made, toys.chain(made))
     return store
 
 
 def test_what_a_run_was_made_from_and_with_is_kept(made, store):
-    write_provenance(store, made)
+    steps = [toys.step(made, "predict", weights="abc"), *toys.chain(made)]
+    write_provenance(store, made, steps)
     record = json.loads(store.read("provenance.json"))
     assert record["identity"] == made.identity
+    assert record["model"] == "abc"
+    assert list(record["steps"])[:2] == ["predict", "source"]
     assert len(record["runs"]) == 2
     assert {"numpy", "raphe", "tensorstore"} <= record["runs"][0]["versions"].keys()
     assert parse(store.read("raphe.yaml").decode(), "raphe.yaml") == made.config
