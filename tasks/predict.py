@@ -63,7 +63,7 @@ def steps(job: Job, upstream: list[Step]) -> list[Step]:
     _check_tile(tile, architecture)
     block = whole_tiles(config.block, tile)
     params = _params(job, description, tile, block) | {
-        "model": str(folder),
+        "model": config.model,
         "weights": weights_hash(folder),
     }
     # Cores are rounded up to the stride where the region of interest cuts them.
@@ -86,6 +86,7 @@ def steps(job: Job, upstream: list[Step]) -> list[Step]:
             bytes_written=head.channels * job.roi.n_voxels,
             # What of the region and the volume a block sees is in its own geometry.
             paths=("raw", "model", "output", "roi", "array", "device", "workers"),
+            outputs=(f"{config.predict.output}/s0/",),
         )
     ]
 

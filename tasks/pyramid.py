@@ -110,6 +110,7 @@ def _step(job: Job, level: int, finer: Triple, factor: Triple, grid: Grid, befor
             "translation": [t + v * (f - 1) / 2 for t, v, f in places],
         },
         paths=("labels",),
+        outputs=(f"labels/s{level}/",),
         grid=grid,
         after=(before,),
         peak_bytes=_BUFFERS * 8 * math.prod(job.config.block),
