@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tasks.networks.model import Description, load_network
+from pipeline.errors import ModelError
+from tasks.networks.model import Description, load_network, weights_hash
 from tasks.networks.unet import Unet
 
 Tile = npt.NDArray[np.uint8]
@@ -129,11 +130,20 @@ class Predictor:
 
 @functools.lru_cache(maxsize=2)
 def predictor(
-    folder: Path,
-    weights: str,  # noqa: ARG001 - a part of the key: a directory's content may change
-    head: str,
-    device: str,
-    precision: Precision,
+    folder: Path, weights: str, head: str, device: str, precision: Precision
 ) -> Predictor:
-    """The predictor of a model directory, loaded once per process."""
+    """The predictor of a model directory, loaded once per process.
+
+    Raises
+    ------
+    ModelError
+        If the weights are not those whose hash is `weights`.
+    """
+    found = weights_hash(folder)
+    if found != weights:
+        raise ModelError(
+            f"the weights in {folder} have the hash {found[:12]}…, but the run was begun with "
+            f"{weights[:12]}…. Run again if the model was replaced on purpose; otherwise install "
+            "the same model wherever workers run."
+        )
     return Predictor(*load_network(folder), head, find_device(device), precision)

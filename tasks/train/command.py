@@ -11,7 +11,9 @@ from tasks.train.loop import train as run_training
 from tasks.train.state import CHECKPOINT
 
 
-@click.command()
+@click.command(
+    epilog="Example: raphe train tasks/models/fib25-affinities/train.yaml --output my-model"
+)
 @click.argument("config", type=click.Path(dir_okay=False))
 @click.option("--output", help="Folder of the model, in place of the configuration's.")
 @click.option("--minutes", type=float, help="Time, in place of the configuration's.")
@@ -19,14 +21,10 @@ from tasks.train.state import CHECKPOINT
     "--restart", is_flag=True, help="Train from the beginning, though there is a checkpoint."
 )
 def train(config: str, output: str | None, minutes: float | None, restart: bool) -> None:
-    r"""Train a network as CONFIG, a YAML file, says.
+    """Train a network as CONFIG, a YAML file, says.
 
     A training that was interrupted goes on from its last checkpoint. The output
     is a model directory that `model:` of a run's configuration may name.
-
-    \b
-    Example:
-      raphe train tasks/models/fib25-affinities/train.yaml
     """
     loaded = load(config)
     changed = {"output": output, "minutes": minutes}

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -153,13 +155,19 @@ def test_affinities_carry_their_offsets(run, tmp_path):
     assert attributes["offsets"] == [[-1, 0, 0], [0, -1, 0], [0, 0, -1]]
 
 
-def test_other_weights_are_another_step_and_another_place_is_not(paths, run, monkeypatch):
+def test_other_weights_are_another_step_and_another_place_is_not(run):
     _, step = run("one")
     _, moved = run("two")
     assert fingerprint(step) == fingerprint(moved)
-    monkeypatch.setattr(predict, "weights_hash", lambda _: "other")
-    _, other = run("three")
+    other = replace(step, params={**step.params, "weights": "0" * 64})
     assert fingerprint(step) != fingerprint(other)
+
+
+def test_weights_that_changed_since_the_run_began_are_refused(run):
+    _, step = run()
+    params = {**step.params, "weights": "0" * 64}
+    with pytest.raises(ModelError, match=r"but the run was begun with 000000000000….*Run again"):
+        step.process(params, next(iter(step.grid)))
 
 
 def test_what_a_step_reads_is_projected_exactly(run):
