@@ -13,6 +13,7 @@ from pipeline.run import run
 from pipeline.volumes import open_volume
 
 QUIET = Console(quiet=True)
+PLAIN = {"supervoxel": None, "absorb_size": 0}
 
 
 @pytest.fixture
@@ -55,16 +56,16 @@ def test_labels_change_their_numbering_and_type_and_back(settings):
 
 
 def test_another_threshold_redoes_the_merging_alone(settings):
-    first = run(Config(**settings), console=QUIET)
+    first = run(Config(**settings, segment=PLAIN | {"threshold": 0.5}), console=QUIET)
     before = labels(settings)
-    second = run(Config(**settings, segment={"threshold": 0.95}), console=QUIET)
+    second = run(Config(**settings, segment=PLAIN | {"threshold": 0.7}), console=QUIET)
     ran = {step.name: step.done for step in second.steps}
     assert ran["segment"] == ran["stitch"] == 0
     assert ran["merge-0"] == next(step.total for step in first.steps if step.name == "merge-0")
     after = labels(settings)
     assert (before != after).any()
     fresh = settings | {"output": f"memory://{uuid.uuid4().hex}"}
-    run(Config(**fresh, segment={"threshold": 0.95}), console=QUIET)
+    run(Config(**fresh, segment=PLAIN | {"threshold": 0.7}), console=QUIET)
     np.testing.assert_array_equal(labels(fresh), after)
 
 
