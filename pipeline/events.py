@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from pipeline.remedies import storage_errors
 from pipeline.store import Store
 
 _LINES = 200
@@ -50,9 +51,10 @@ class Events:
         text = "\n".join(self._lines) + "\n"
         self._lines.clear()
         if self._path is not None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(text)
+            with storage_errors("append to", str(self._path)):
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                with self._path.open("a", encoding="utf-8") as file:
+                    file.write(text)
         else:
             self._store.write(f"events/{self._run}-{self._part:06d}.jsonl", text.encode())
             self._part += 1

@@ -204,7 +204,7 @@ def _execute(
 def _close(store: Store, steps: Sequence[Step], progress: Progress, events: Events) -> None:
     for step in steps:
         state = progress.steps[step.name]
-        if state.done and state.skipped + state.done == state.total:
+        if state.skipped + state.done == state.total:
             finish(store, step)
     events.write(
         "run ends",

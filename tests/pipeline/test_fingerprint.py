@@ -80,3 +80,19 @@ def test_parameters_that_are_no_json_are_refused():
         essence(Step("s", toys.nothing, {"a": object()}, pair()[0].grid))
     with pytest.raises(ConfigError, match="step 's'"):
         essence(Step("s", toys.nothing, {"a": float("nan")}, pair()[0].grid))
+
+
+def test_blocks_that_read_everything_are_quick_to_hash(monkeypatch):
+    grid = Grid(Box((0, 0, 0), (1, 1, 300)), (1, 1, 1))
+    looked = []
+    overlapping = Grid.overlapping
+    monkeypatch.setattr(
+        Grid, "overlapping", lambda self, box: looked.append(box) or overlapping(self, box)
+    )
+    wide = (0, 0, 300)
+    steps = [
+        Step("first", toys.nothing, {}, grid),
+        Step("second", toys.nothing, {}, grid, after=("first",), lower=wide, upper=wide),
+    ]
+    keys_of(steps, shape=(1, 1, 300))
+    assert len(looked) == 1

@@ -16,6 +16,7 @@ import toys
 
 from pipeline.config import Config
 from pipeline.errors import ConfigError, RunError, VolumeError
+from pipeline.events import last_events
 from pipeline.geometry import Box, Grid
 from pipeline.lock import LOCK
 from pipeline.run import make_job, run
@@ -182,6 +183,42 @@ def test_ctrl_c_leaves_a_state_to_continue_from(tmp_path):
     process = driver(output, sleep=0)
     assert process.wait(timeout=120) == 0
     assert toys.numbers(output) == expected(tmp_path, shape=(16, 8, 8))
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of one MiB."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(path)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount a tmpfs")
+    yield path
+    subprocess.run(["umount", "-l", str(path)], check=True)
+
+
+def test_a_full_disk_is_named_and_the_run_continues_when_there_is_room(small_disk, tmp_path):
+    made = toys.job(str(small_disk / "o"), retries=0)
+    steps = toys.chain(made)
+    toys.run(made, steps[:1])
+    filler = small_disk / "filler"
+    with pytest.raises(OSError, match="No space left"):
+        filler.write_bytes(bytes(1 << 20))
+    with pytest.raises((RunError, VolumeError), match="The disk is full: free some space"):
+        toys.run(made, steps)
+    filler.unlink()
+    toys.run(made, steps)
+    assert toys.numbers(made.config.output) == expected(tmp_path)
+
+
+def test_a_run_may_write_to_a_bucket(bucket, tmp_path):
+    made = toys.job(f"{bucket}/o")
+    toys.run(made, toys.chain(made))
+    assert toys.numbers(made.config.output) == expected(tmp_path)
+    summary, text = toys.run(made, toys.chain(made))
+    assert summary.blocks == 0
+    assert "everything is done already" in text
+    assert len(last_events(Store(made.config.output), 9)) == 2
 
 
 @pytest.fixture
