@@ -3,7 +3,7 @@
 Errors that Raphe raises on purpose are printed without a traceback: exit
 status 2 if the input is at fault, 1 if a run could not finish, 130 after
 Ctrl-C. Commands of other packages come in through the entry-point group
-``raphe.commands`` and are imported only when they are called.
+``raphe.commands`` and are imported only when they are asked for.
 """
 
 from __future__ import annotations
@@ -33,16 +33,6 @@ class Commands(click.Group):
             return built_in
         command: click.Command = _registered()[cmd_name].load()
         return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands in the help, without importing the registered ones."""
-        rows = []
-        for name in self.list_commands(ctx):
-            built_in = super().get_command(ctx, name)
-            about = built_in.get_short_help_str(60) if built_in else f"See raphe {name} --help."
-            rows.append((name, about))
-        with formatter.section("Commands"):
-            formatter.write_dl(rows)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; errors meant for the user become a message and a status."""

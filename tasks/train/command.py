@@ -6,10 +6,6 @@ from pathlib import Path
 
 import click
 
-from tasks.train.config import load
-from tasks.train.loop import train as run_training
-from tasks.train.state import CHECKPOINT
-
 
 @click.command(
     epilog="Example: raphe train tasks/models/fib25-affinities/train.yaml --output my-model"
@@ -26,6 +22,11 @@ def train(config: str, output: str | None, minutes: float | None, restart: bool)
     A training that was interrupted goes on from its last checkpoint. The output
     is a model directory that `model:` of a run's configuration may name.
     """
+    # Imported here, since torch takes seconds and `raphe --help` shows this command, too.
+    from tasks.train.config import load
+    from tasks.train.loop import train as run_training
+    from tasks.train.state import CHECKPOINT
+
     loaded = load(config)
     changed = {"output": output, "minutes": minutes}
     loaded = loaded.model_copy(update={k: v for k, v in changed.items() if v is not None})
