@@ -2,11 +2,12 @@
 
 A table is one object, written whole. Columns are numpy arrays of the schema's
 integer types; nothing is pickled. A table that is missing where one must be,
-or that cannot be decoded, raises: an empty result is an empty table.
+or that is not what was written, raises: an empty result is an empty table.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -19,12 +20,16 @@ from pipeline.store import open_store
 
 Columns = dict[str, npt.NDArray[Any]]
 
+_CHECKSUM = b"crc32"
+
 _OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4")
 
 
 def encode(columns: Mapping[str, npt.NDArray[Any]]) -> bytes:
     """A table as the bytes of an Arrow IPC file (columns of one length, 1-D)."""
     table = pa.table({name: pa.array(values) for name, values in columns.items()})
+    # Arrow has no checksums: a flipped bit would become other numbers.
+    table = table.replace_schema_metadata({_CHECKSUM: str(_checksum(columns))})
     sink = pa.BufferOutputStream()
     with pa.ipc.new_file(sink, table.schema, options=_OPTIONS) as writer:
         writer.write_table(table)
@@ -35,14 +40,31 @@ def decode(data: bytes, name: str) -> Columns:
     """The columns of an Arrow IPC file; `name` is for the error message."""
     try:
         table = pa.ipc.open_file(pa.py_buffer(data)).read_all()
-    except (pa.ArrowInvalid, OSError) as error:
-        raise TableError(
-            f"table {name!r} is damaged ({error}). Delete it; the next run makes it again."
-        ) from error
-    return {
-        key: np.ascontiguousarray(table.column(key).combine_chunks().to_numpy(zero_copy_only=False))
-        for key in table.column_names
-    }
+        columns = {
+            key: np.ascontiguousarray(
+                table.column(key).combine_chunks().to_numpy(zero_copy_only=False)
+            )
+            for key in table.column_names
+        }
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise _damaged(name, str(error)) from error
+    if (table.schema.metadata or {}).get(_CHECKSUM) != str(_checksum(columns)).encode():
+        raise _damaged(name, "its checksum does not match")
+    return columns
+
+
+def _checksum(columns: Mapping[str, npt.NDArray[Any]]) -> int:
+    value = 0
+    for name, column in columns.items():
+        value = zlib.crc32(f"{name} {column.dtype} {len(column)}".encode(), value)
+        value = zlib.crc32(np.ascontiguousarray(column).data, value)
+    return value
+
+
+def _damaged(name: str, reason: str) -> TableError:
+    return TableError(
+        f"table {name!r} is damaged ({reason}). Delete it; the next run makes it again."
+    )
 
 
 def write_table(url: str, name: str, columns: Mapping[str, npt.NDArray[Any]]) -> int:
