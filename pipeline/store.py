@@ -78,9 +78,14 @@ def context() -> ts.Context:
     )
 
 
-@functools.lru_cache(maxsize=64)
 def open_store(url: str) -> Store:
     """The store under `url`, one per process."""
+    # By the full URL: a path that is relative to another working directory is another one.
+    return _opened(kvstore_url(url))
+
+
+@functools.lru_cache(maxsize=64)
+def _opened(url: str) -> Store:
     return Store(url)
 
 

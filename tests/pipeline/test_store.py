@@ -174,3 +174,12 @@ def test_write_that_does_not_fit_leaves_the_old_object(tmp_path):
     assert "disk is full: free some space" in failed.stderr
     assert store.read("a") == b"old"
     assert store.list() == ["a"]
+
+
+def test_a_relative_path_follows_the_working_directory(tmp_path, monkeypatch):
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        open_store("out").write("name", name.encode())
+    assert (tmp_path / "one/out/name").read_text() == "one"
+    assert (tmp_path / "other/out/name").read_text() == "other"
