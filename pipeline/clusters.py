@@ -23,8 +23,11 @@ from distributed import Client, Nanny, Scheduler, SpecCluster, Worker, WorkerPlu
 from distributed.system import MEMORY_LIMIT
 
 from pipeline.config import Cluster
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, RunError
 from pipeline.steps import Step
+
+STARTS = 3
+"""How often it is tried to start the workers."""
 
 _SETTINGS = {
     # Results are a few bytes: there is nothing to spill. A worker near its
@@ -79,18 +82,7 @@ def open_cluster(cluster: Cluster, steps: Sequence[Step]) -> Iterator[Workers]:
     with (
         tempfile.TemporaryDirectory(prefix="raphe-", ignore_cleanup_errors=True) as scratch,
         dask.config.set(_SETTINGS),
-        SpecCluster(
-            workers={i: _worker(cluster, i, gpus, scratch) for i in range(cluster.workers)},
-            scheduler={
-                "cls": Scheduler,
-                "options": {
-                    "host": "127.0.0.1",
-                    "dashboard": False,
-                    "dashboard_address": "127.0.0.1:0",
-                },
-            },
-            silence_logs=False,
-        ) as running,
+        _start(cluster, gpus, scratch) as running,
         Client(running) as client,
     ):
         if cluster.processes:
@@ -98,6 +90,31 @@ def open_cluster(cluster: Cluster, steps: Sequence[Step]) -> Iterator[Workers]:
         yield Workers(
             client, {"CPU": cluster.workers, "GPU": min(gpus, cluster.workers) or cluster.workers}
         )
+
+
+def _start(cluster: Cluster, gpus: int, scratch: str) -> SpecCluster:
+    # A worker that dies later is replaced by its nanny; while it starts, all of them go.
+    for _ in range(STARTS):
+        try:
+            return SpecCluster(
+                workers={i: _worker(cluster, i, gpus, scratch) for i in range(cluster.workers)},
+                scheduler={
+                    "cls": Scheduler,
+                    "options": {
+                        "host": "127.0.0.1",
+                        "dashboard": False,
+                        "dashboard_address": "127.0.0.1:0",
+                    },
+                },
+                silence_logs=False,
+            )
+        except RuntimeError as error:
+            reason = error
+    raise RunError(
+        f"{cluster.workers} workers could not be started, {STARTS} times ({reason}): they were "
+        "killed, or the machine has too little memory for so many. Choose fewer cluster.workers, "
+        "then run the same command again."
+    ) from reason
 
 
 def _quieten() -> None:
