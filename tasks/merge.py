@@ -20,6 +20,7 @@ from pipeline.steps import Counters, Job, Params, Step
 from pipeline.tables import Columns, concatenate, read_table, write_table
 from tasks.affinities import FRAME, frame, roi_of
 from tasks.agglomerate import agglomerate
+from tasks.coordinates import open_sides, touches_open_side, tree_rows
 from tasks.kernels.unionfind import components
 from tasks.regiongraph import (
     Array,
@@ -31,11 +32,8 @@ from tasks.regiongraph import (
     kind_of,
     merge_parallel,
     nodes_from,
-    open_sides,
     stack,
     to_columns,
-    touches_open_side,
-    tree_rows,
 )
 
 NO_ALIAS: Columns = {

@@ -19,23 +19,18 @@ from pipeline.steps import Counters, Job, Params, Step
 from pipeline.tables import Columns, write_table
 from tasks.affinities import FRAME, affinity_params, frame, read_affinities, roi_of
 from tasks.agglomerate import lowest
-from tasks.kernels.fragments import Fragments, grow_fragments
-from tasks.kernels.regions import measure_edges, measure_nodes, take
-from tasks.kernels.supervoxels import link_faces, sort_faces
-from tasks.regiongraph import (
-    NO_STATS,
-    Array,
-    Edges,
-    Nodes,
+from tasks.coordinates import (
     global_faces,
-    kind_of,
     open_sides,
     pack,
-    to_columns,
     touches_open_side,
     tree_rows,
     voxels_at,
 )
+from tasks.kernels.fragments import Fragments, grow_fragments
+from tasks.kernels.regions import measure_edges, measure_nodes, take
+from tasks.kernels.supervoxels import link_faces, sort_faces
+from tasks.regiongraph import NO_STATS, Array, Edges, Nodes, kind_of, to_columns
 
 
 @dataclass(frozen=True)

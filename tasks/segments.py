@@ -19,8 +19,9 @@ from pipeline.steps import Counters, Job, Params, Step
 from pipeline.store import open_store
 from pipeline.tables import Columns, read_table
 from tasks.affinities import FRAME, frame
+from tasks.coordinates import voxels_of
 from tasks.merge import levels_of
-from tasks.regiongraph import Array, Nodes, nodes_from, select, stack, voxels_of
+from tasks.regiongraph import Array, Nodes, nodes_from, select, stack
 
 FOLDER = "tables/segments"
 

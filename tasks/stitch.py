@@ -16,15 +16,8 @@ from pipeline.steps import Counters, Job, Params, Step
 from pipeline.tables import Columns, read_table, write_table
 from tasks.affinities import FRAME, frame, roi_of
 from tasks.agglomerate import lowest
-from tasks.regiongraph import (
-    Array,
-    Edges,
-    kind_of,
-    merge_parallel,
-    pack,
-    to_columns,
-    voxels_at,
-)
+from tasks.coordinates import pack, voxels_at
+from tasks.regiongraph import Array, Edges, kind_of, merge_parallel, to_columns
 
 
 def stitch_faces(

@@ -24,8 +24,8 @@ from pipeline.geometry import Block, Box, Grid, Triple, triple
 from pipeline.steps import Counters, Job, Params, Step
 from pipeline.tables import read_table, write_table
 from tasks.affinities import affinity_params, frame, read_affinities, roi_of
+from tasks.coordinates import pack, voxels_at
 from tasks.evaluate.contingency import Contingency, contingency, group_sums, merge
-from tasks.regiongraph import pack, voxels_at
 from tasks.relabel import relabel_step
 from tasks.segment import segment_prepare
 from tasks.waterz_agglomeration import agglomerate, scoring_function

@@ -2,9 +2,10 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasks.coordinates import pack, unpack
 from tasks.kernels.hashing import EMPTY, pair_key, slot
 from tasks.kernels.regions import measure_edges, measure_nodes, take
-from tasks.regiongraph import NO_STATS, pack, unpack
+from tasks.regiongraph import NO_STATS
 
 
 @settings(deadline=None, max_examples=60)
