@@ -55,9 +55,9 @@ def locked(store: Store) -> Iterator[None]:
 
 
 def _refuse_if_alive(holder: dict[str, Any], store: Store) -> None:
-    here = holder["host"] == platform.node()
-    if here and not _alive(holder["pid"], holder["started"]):
+    if is_dead(holder):
         return
+    here = holder["host"] == platform.node()
     raise RunError(
         f"another run writes to {store.url}: process {holder['pid']} on {holder['host']}, since "
         f"{holder['time']}. Wait until it ends"
@@ -65,10 +65,14 @@ def _refuse_if_alive(holder: dict[str, Any], store: Store) -> None:
     )
 
 
-def _alive(pid: int, started: float) -> bool:
-    try:
-        process = psutil.Process(pid)
-        # The number may have been given to another process since.
-        return bool(abs(process.create_time() - started) < 1 and process.status() != "zombie")
-    except psutil.NoSuchProcess:
+def is_dead(holder: dict[str, Any]) -> bool:
+    """Whether the process that took a lock is known to have ended without giving it back."""
+    if holder["host"] != platform.node():
         return False
+    try:
+        process = psutil.Process(holder["pid"])
+        # The number may have been given to another process since.
+        same = abs(process.create_time() - holder["started"]) < 1
+        return not same or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True

@@ -16,7 +16,7 @@ from pipeline.done import markers, recorded, recorded_steps
 from pipeline.errors import ConfigError
 from pipeline.events import last_events
 from pipeline.faults import open_faults
-from pipeline.lock import LOCK
+from pipeline.lock import LOCK, is_dead
 from pipeline.store import open_store
 
 _EVENTS = 8
@@ -35,7 +35,8 @@ class Status:
     holder : mapping or None
         Who holds the lock: ``host``, ``pid``, ``time``.
     steps : dict
-        Step to (blocks done, blocks in all).
+        Step to (blocks done, blocks in all); None in all if the run that should
+        have recorded them was stopped before it did.
     failed : list of mapping
         Records of the blocks that failed and were not done since.
     events : list of mapping
@@ -44,7 +45,7 @@ class Status:
 
     output: str
     holder: dict[str, Any] | None
-    steps: dict[str, tuple[int, int]]
+    steps: dict[str, tuple[int, int | None]]
     failed: list[dict[str, Any]] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
 
@@ -69,7 +70,7 @@ def read_status(output: str) -> Status:
         output=output,
         holder=json.loads(held) if held else None,
         steps={
-            name: (len(markers(store, name)), recorded(store, name)["blocks"]) for name in names
+            name: (len(markers(store, name)), recorded(store, name).get("blocks")) for name in names
         },
         failed=open_faults(store),
         events=last_events(store, _EVENTS),
@@ -83,10 +84,12 @@ def render(status: Status, *, errors: bool = True) -> Iterator[RenderableType]:
         table.add_column(column, justify=justify)  # type: ignore[arg-type]
     for name, (done, total) in status.steps.items():
         style = "green" if done == total else None
-        table.add_row(name, str(done), str(total), style=style)
+        table.add_row(name, str(done), "?" if total is None else str(total), style=style)
     yield table
     if status.holder:
-        yield Text("running: process {pid} on {host} since {time}".format(**status.holder))
+        who = "process {pid} on {host} since {time}".format(**status.holder)
+        dead = is_dead(status.holder)
+        yield Text(f"killed: {who}; run it again to continue" if dead else f"running: {who}")
     for record in status.failed[:_SHOWN]:
         yield Text(f"failed: {record['step']}/{record['block']}, attempt {record['attempt']}")
         yield Text(record["error"] if errors else record["error"].strip().splitlines()[-1])
