@@ -12,8 +12,10 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
+from click.testing import CliRunner
 from results import digests
 
+from pipeline.cli import main
 from pipeline.lock import LOCK
 from pipeline.status import read_status
 from tasks.demo.command import demo_config
@@ -122,14 +124,13 @@ def disturbed(demo_affinities, tmp_path):
         run.process.kill()
 
 
-def assert_whole(run, reference):
-    steps = read_status(str(run.output)).steps
-    assert all(done == total for done, total in steps.values())
-    assert digests(str(run.output)) == digests(str(reference.output))
-
-
 def is_called_done(run):
     return all(done == total for done, total in read_status(str(run.output)).steps.values())
+
+
+def assert_whole(run, reference):
+    assert is_called_done(run)
+    assert digests(str(run.output)) == digests(str(reference.output))
 
 
 def test_killed_workers_are_replaced_and_their_blocks_run_again(disturbed, undisturbed):
@@ -155,6 +156,8 @@ def test_a_killed_run_is_continued_by_the_same_command(disturbed, undisturbed):
         time.sleep(0.2 * rng.random())
         disturbed.kill()
         assert not is_called_done(disturbed)
+    shown = CliRunner().invoke(main, ["status", str(disturbed.output)]).output
+    assert f"killed: process {disturbed.process.pid} on " in shown
     said = disturbed.complete()
     assert "blocks are done" in said  # it did not begin again
     assert_whole(disturbed, undisturbed)
