@@ -85,8 +85,8 @@ def plan(config: str) -> None:
     from rich.console import Console
 
     from pipeline.config import load
+    from pipeline.job import make_job, make_steps
     from pipeline.plan import check_memory, render
-    from pipeline.run import make_job, make_steps
 
     job = make_job(load(config))
     steps = make_steps(job)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from pipeline.events import Events
@@ -79,3 +80,18 @@ def open_faults(store: Store) -> list[dict[str, Any]]:
     """The records of blocks that failed and were not done since."""
     records = (json.loads(store.read(name) or b"{}") for name in store.list("errors/"))
     return [record for record in records if not record.get("resolved", True)]
+
+
+def failures(faults: Faults, orphans: Mapping[str, int]) -> str:
+    """What to tell a user whose run could not finish."""
+    lines = [f"  {name}: {reason}" for name, reason in faults.failed.items()][:10]
+    if len(faults.failed) > len(lines):
+        lines.append(f"  ... and {len(faults.failed) - len(lines)} more")
+    left = ", ".join(f"{n} of {name}" for name, n in orphans.items() if n)
+    return (
+        f"{len(faults.failed)} blocks failed:\n"
+        + "\n".join(lines)
+        + (f"\nBlocks that depend on them were not run: {left}." if left else "")
+        + "\nTheir errors are under errors/ in the output, and `raphe status` shows them. "
+        "Remove the cause, then run the same command again: it continues with these blocks."
+    )

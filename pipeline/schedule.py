@@ -15,7 +15,7 @@ import itertools
 import queue
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from distributed import Client, Future, KilledWorker
@@ -274,18 +274,3 @@ class Schedule:
         while self._flights and time.monotonic() < end:
             self._land(self._landings(0.2))
             self._again.clear()
-
-
-def failures(faults: Faults, orphans: Mapping[str, int]) -> str:
-    """What to tell a user whose run could not finish."""
-    lines = [f"  {name}: {reason}" for name, reason in faults.failed.items()][:10]
-    if len(faults.failed) > len(lines):
-        lines.append(f"  ... and {len(faults.failed) - len(lines)} more")
-    left = ", ".join(f"{n} of {name}" for name, n in orphans.items() if n)
-    return (
-        f"{len(faults.failed)} blocks failed:\n"
-        + "\n".join(lines)
-        + (f"\nBlocks that depend on them were not run: {left}." if left else "")
-        + "\nTheir errors are under errors/ in the output, and `raphe status` shows them. "
-        "Remove the cause, then run the same command again: it continues with these blocks."
-    )

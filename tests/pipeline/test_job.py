@@ -1,0 +1,59 @@
+"""What is wrong with the input is found before anything runs."""
+
+import numpy as np
+import pytest
+
+from pipeline.config import Config
+from pipeline.errors import ConfigError
+from pipeline.job import make_job
+from pipeline.run import run
+
+
+@pytest.fixture
+def volume(tmp_path):
+    path = tmp_path / "affinities.npy"
+    np.save(path, np.zeros((3, 8, 8, 8), np.uint8))
+    return str(path)
+
+
+def config(volume, tmp_path, **fields):
+    return Config(
+        affinities=volume,
+        axes="czyx",
+        offsets=[(-1, 0, 0), (0, -1, 0), (0, 0, -1)],
+        output=str(tmp_path / "out"),
+        **({"voxel_size": (10.0, 10.0, 10.0)} | fields),
+    )
+
+
+def test_a_region_outside_the_volume_is_refused(volume, tmp_path):
+    roi = {"offset": (0, 4, 0), "shape": (8, 8, 8)}
+    with pytest.raises(ConfigError, match=r"roi from \(0, 4, 0\) to \(8, 12, 8\) leaves the vol"):
+        make_job(config(volume, tmp_path, roi=roi))
+
+
+def test_a_missing_voxel_size_is_refused(volume, tmp_path):
+    with pytest.raises(ConfigError, match=r"carries no voxel size; add voxel_size: \[z, y, x\]"):
+        make_job(config(volume, tmp_path, voxel_size=None))
+
+
+def test_a_mask_of_another_shape_is_refused(volume, tmp_path):
+    np.save(tmp_path / "mask.npy", np.ones((8, 8, 7), np.uint8))
+    with pytest.raises(ConfigError, match=r"has the shape \(8, 8, 7\), the input \(8, 8, 8\)"):
+        make_job(config(volume, tmp_path, mask=str(tmp_path / "mask.npy")))
+
+
+def test_the_mask_is_part_of_what_a_result_depends_on(volume, tmp_path):
+    np.save(tmp_path / "mask.npy", np.ones((8, 8, 8), np.uint8))
+    without = make_job(config(volume, tmp_path))
+    with_mask = make_job(config(volume, tmp_path, mask=str(tmp_path / "mask.npy")))
+    assert without.identity["input"] == with_mask.identity["input"]
+    assert without.identity != with_mask.identity
+
+
+def test_blocks_that_need_more_memory_than_there_is_are_refused_before_anything_runs(
+    volume, tmp_path
+):
+    with pytest.raises(ConfigError, match=r"a block of step '.*' needs .* and a worker has"):
+        run(config(volume, tmp_path, cluster={"memory_gib": 0.0001}))
+    assert not (tmp_path / "out").exists()
