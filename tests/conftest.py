@@ -7,7 +7,8 @@ from rich.console import Console
 from pipeline.done import review
 from pipeline.fingerprint import Keys
 from pipeline.geometry import Box
-from pipeline.run import execute, make_job, make_steps
+from pipeline.job import make_job, make_steps
+from pipeline.run import execute
 from pipeline.store import open_store
 from tasks.demo.command import FOLDER, demo_config
 
