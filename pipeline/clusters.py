@@ -26,7 +26,7 @@ from pipeline.config import Cluster
 from pipeline.errors import ConfigError, RunError
 from pipeline.steps import Step
 
-STARTS = 3
+STARTS = 5
 """How often it is tried to start the workers."""
 
 _SETTINGS = {
