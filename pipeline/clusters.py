@@ -16,10 +16,11 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from typing import Any
 
 import dask
-from distributed import Client, Nanny, Scheduler, SpecCluster, Worker, WorkerPlugin
+from distributed import Client, Nanny, Scheduler, SpecCluster, Worker
 from distributed.system import MEMORY_LIMIT
 
 from pipeline.config import Cluster
@@ -85,8 +86,6 @@ def open_cluster(cluster: Cluster, steps: Sequence[Step]) -> Iterator[Workers]:
         _start(cluster, gpus, scratch) as running,
         Client(running) as client,
     ):
-        if cluster.processes:
-            client.register_plugin(_IgnoreInterrupt())
         yield Workers(
             client, {"CPU": cluster.workers, "GPU": min(gpus, cluster.workers) or cluster.workers}
         )
@@ -96,18 +95,19 @@ def _start(cluster: Cluster, gpus: int, scratch: str) -> SpecCluster:
     # A worker that dies later is replaced by its nanny; while it starts, all of them go.
     for _ in range(STARTS):
         try:
-            return SpecCluster(
-                workers={i: _worker(cluster, i, gpus, scratch) for i in range(cluster.workers)},
-                scheduler={
-                    "cls": Scheduler,
-                    "options": {
-                        "host": "127.0.0.1",
-                        "dashboard": False,
-                        "dashboard_address": "127.0.0.1:0",
+            with _interrupts_held():
+                return SpecCluster(
+                    workers={i: _worker(cluster, i, gpus, scratch) for i in range(cluster.workers)},
+                    scheduler={
+                        "cls": Scheduler,
+                        "options": {
+                            "host": "127.0.0.1",
+                            "dashboard": False,
+                            "dashboard_address": "127.0.0.1:0",
+                        },
                     },
-                },
-                silence_logs=False,
-            )
+                    silence_logs=False,
+                )
         except RuntimeError as error:
             reason = error
     raise RunError(
@@ -115,6 +115,22 @@ def _start(cluster: Cluster, gpus: int, scratch: str) -> SpecCluster:
         "killed, or the machine has too little memory for so many. Choose fewer cluster.workers, "
         "then run the same command again."
     ) from reason
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Hold Ctrl-C back, and for good from the threads and processes that are started meanwhile.
+
+    A terminal sends it to the workers as well, who must leave it to the driver. Workers are
+    started, and replaced, by threads of the cluster, and inherit what is held back from these.
+    """
+    # Its start lets signals through at its end; it would come with the first worker.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _quieten() -> None:
@@ -158,13 +174,3 @@ def _count_gpus() -> int:
     import torch  # imported here, since it takes seconds and most runs go without
 
     return int(torch.cuda.device_count())
-
-
-class _IgnoreInterrupt(WorkerPlugin):  # type: ignore[misc]
-    """Leaves Ctrl-C to the driver: a terminal sends it to the workers as well."""
-
-    name = "raphe-ignore-interrupt"
-    idempotent = True
-
-    def setup(self, worker: Worker) -> None:  # noqa: ARG002 - Dask's signature
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
