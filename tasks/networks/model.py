@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,6 +25,9 @@ from tasks.networks.unet import Unet
 
 DESCRIPTION = "model.yaml"
 WEIGHTS = "weights.safetensors"
+
+SHIPPED = Path(__file__).parents[1] / "models"
+"""Where the models that come with Raphe lie."""
 
 _TOLERANCE = 0.1
 """Relative difference of voxel sizes that a model is applied to without complaint."""
@@ -109,11 +111,10 @@ def find_model(name: str) -> Path:
     ModelError
         If there is none.
     """
-    shipped = Path(str(resources.files("tasks"))) / "models"
-    for folder in (shipped / name, Path(name)):
+    for folder in (SHIPPED / name, Path(name)):
         if (folder / DESCRIPTION).is_file() and (folder / WEIGHTS).is_file():
             return folder
-    known = sorted(path.parent.name for path in shipped.glob(f"*/{DESCRIPTION}"))
+    known = sorted(path.parent.name for path in SHIPPED.glob(f"*/{DESCRIPTION}"))
     raise ModelError(
         f"there is no model {name!r}: neither a shipped one ({', '.join(known) or 'none'}) nor a "
         f"directory with {DESCRIPTION} and {WEIGHTS}. `raphe train` makes one."

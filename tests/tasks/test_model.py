@@ -16,6 +16,7 @@ from tasks.networks.model import (
     weights_hash,
 )
 from tasks.networks.unet import Unet
+from tasks.train.config import load
 
 NEAR = [(-1, 0, 0), (0, -1, 0), (0, 0, -1)]
 
@@ -128,3 +129,16 @@ def test_quantised_heads_keep_their_meaning():
     nm = 30.0
     value = head.quantise(torch.tensor([nm / head.scale]))
     assert head.scale * np.arctanh(value.numpy() / 127.5 - 1) == pytest.approx(nm, abs=0.5)
+
+
+def test_the_shipped_model_is_the_one_that_its_configuration_trains():
+    folder = find_model("fib25-affinities")
+    found, network = load_network(folder)
+    assert found.training["configuration"] == load(str(folder / "train.yaml")).model_dump(
+        mode="json"
+    )
+    assert found.heads["affinities"].offsets == NEAR
+    assert found.voxel_size == (10, 10, 10)
+    last = found.training["validation"][-1]
+    assert last["voi_split"] + last["voi_merge"] <= 1.9
+    assert sum(p.numel() for p in network.parameters()) < 1.5e6

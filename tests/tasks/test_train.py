@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from tasks.networks.model import find_model, load_network, read_description
 from tasks.train import loop, state
 from tasks.train.command import train as command
 from tasks.train.config import load
-from tasks.train.data import Crops, normalisation, open_truth
+from tasks.train.data import Crops, normalisation, open_pair, open_truth
 from tasks.train.loop import learning_rate, progress, train
 
 
@@ -257,3 +258,14 @@ def test_a_checkpoint_holds_no_pickle(config):
     header = (folder / state.CHECKPOINT).read_bytes()
     size = int.from_bytes(header[:8], "little")
     assert json.loads(header[8 : 8 + size])["__metadata__"]["state"]
+
+
+DATA = Path("../shared/data/fib25/train.npz")
+
+
+@pytest.mark.skipif(not DATA.exists(), reason=f"the training volume is not at {DATA}")
+def test_the_shipped_models_configuration_finds_its_data():
+    shipped = load(str(find_model("fib25-affinities") / "train.yaml"))
+    raw, labels = open_pair(shipped.validation, shipped.voxel_size)
+    assert raw.shape == labels.shape == (170, 250, 250)
+    assert raw.voxel_size == (10, 10, 10)
