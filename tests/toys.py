@@ -71,7 +71,7 @@ def _count(path: Path, limit: int) -> int:
 def surroundings() -> tuple[dict[str, str | None], bool, int]:
     """Of a worker: threads that libraries may use, whether it ignores Ctrl-C, its process."""
     names = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-    ignores = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    ignores = signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
     return {name: os.environ.get(name) for name in names}, ignores, os.getpid()
 
 

@@ -3,9 +3,10 @@ import os
 import pytest
 import toys
 
+import pipeline.clusters
 from pipeline.clusters import check_output, memory_per_worker, open_cluster
 from pipeline.config import Cluster
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, RunError
 from pipeline.geometry import Box, Grid
 from pipeline.steps import Step
 
@@ -57,3 +58,28 @@ def test_memory_of_one_process_is_no_output_for_others():
         check_output(Cluster(), "memory://x")
     check_output(Cluster(processes=False), "memory://x")
     check_output(Cluster(), "/data/x")
+
+
+def test_workers_that_die_while_they_start_are_started_again(monkeypatch):
+    started, calls = pipeline.clusters.SpecCluster, []
+
+    def start(**options):
+        calls.append(1)
+        if len(calls) < 3:
+            raise RuntimeError("Nanny failed to start.")
+        return started(**options)
+
+    monkeypatch.setattr("pipeline.clusters.SpecCluster", start)
+    with open_cluster(Cluster(workers=1, processes=False), []) as workers:
+        assert workers.slots["CPU"] == 1
+    assert len(calls) == 3
+
+
+def test_workers_that_never_start_are_given_up(monkeypatch):
+    def start(**options):
+        raise RuntimeError("Nanny failed to start.")
+
+    monkeypatch.setattr("pipeline.clusters.SpecCluster", start)
+    message = r"3 workers could not be started, 5 times .*Choose fewer cluster.workers"
+    with pytest.raises(RunError, match=message), open_cluster(Cluster(workers=3), []):
+        pass
