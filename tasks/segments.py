@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.errors import TableError
 from pipeline.geometry import Block, Grid, octree, triple
 from pipeline.steps import Counters, Job, Params, Step
 from pipeline.store import open_store
@@ -39,7 +40,9 @@ def segments_process(params: Params, block: Block) -> Counters:
     nodes = stack(parts, Nodes.empty())
     nodes = select(nodes, np.argsort(nodes.id))
     sink = io.BytesIO()
-    pq.write_table(pa.table(describe(nodes, params)), sink, compression="zstd")
+    pq.write_table(
+        pa.table(describe(nodes, params)), sink, compression="zstd", write_page_checksum=True
+    )
     # Six digits keep the names in order: z < 2^20 voxels.
     name = f"{FOLDER}/{block.index[0]:07d}.parquet"
     open_store(output).write(name, sink.getvalue())
@@ -66,28 +69,43 @@ def describe(nodes: Nodes, params: Params) -> Columns:
     return columns
 
 
-def _parts(output: str) -> Iterator[pa.BufferReader]:
+def _parts(output: str, columns: list[str] | None = None) -> Iterator[pa.Table]:
     store = open_store(output)
     for name in store.list(f"{FOLDER}/"):
         part = store.read(name)
-        if part is not None:
-            yield pa.BufferReader(part)
+        if part is None:
+            continue
+        source = pa.BufferReader(part)
+        try:
+            table = pq.read_table(source, columns=columns, page_checksum_verification=True)
+        except (pa.ArrowException, OSError) as error:
+            raise TableError(
+                f"segment table {name!r} under {output!r} is damaged ({error}). Delete it; the "
+                "next run makes it again."
+            ) from error
+        yield table
 
 
 def read_segment_table(output: str) -> Columns:
-    """The whole segment table, by ascending id, for those whose memory holds it."""
-    table = pa.concat_tables(pq.read_table(part) for part in _parts(output))
+    """The whole segment table, by ascending id, for those whose memory holds it.
+
+    Raises
+    ------
+    TableError
+        If a part of it is damaged.
+    """
+    table = pa.concat_tables(_parts(output))
     return {name: table.column(name).to_numpy() for name in table.column_names}
 
 
 def read_segment_ids(output: str) -> list[Array]:
     """Ids of all segments, ascending, one array for every slab."""
-    return [pq.read_table(part, columns=["id"]).column("id").to_numpy() for part in _parts(output)]
+    return [table.column("id").to_numpy() for table in _parts(output, ["id"])]
 
 
 def count_segments(output: str) -> int:
     """Number of segments of a finished run."""
-    return sum(pq.read_metadata(part).num_rows for part in _parts(output))
+    return sum(map(len, read_segment_ids(output)))
 
 
 def consecutive(output: str, labels: Array) -> Array:

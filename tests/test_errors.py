@@ -366,3 +366,23 @@ def test_a_damaged_table(project, expected, damage):
     table.unlink()
     assert "assign-0: 8 blocks are redone: 1 objects of tables/labels/ are gone" in project.run()
     assert_same(read_result(project.output), expected)
+
+
+@pytest.mark.parametrize("place", [0.02, 0.98])
+def test_a_damaged_segment_table(project, expected, place):
+    """Ranks come from it: the first to notice is the one who makes labels consecutive."""
+    project.run()
+    table = Path(project.output) / "tables/segments/0000000.parquet"
+    whole = table.read_bytes()
+    at = int(place * len(whole))
+    table.write_bytes(whole[:at] + bytes([whole[at] ^ 255]) + whole[at + 1 :])
+    status, said = project("run", relabel="consecutive")
+    assert status in (1, 2)
+    assert "segment table 'tables/segments/0000000.parquet' under 'seg.zarr' is damaged" in said
+    assert "Delete it; the next run makes it again" in said
+    assert not project.is_called_done()
+    table.unlink()
+    assert "segments: 2 blocks are redone: 1 objects of tables/segments/ are gone" in project.run()
+    ids = expected.segments["id"]
+    ranks = np.searchsorted(ids, expected.labels) + (expected.labels > 0)
+    np.testing.assert_array_equal(read_result(project.output).labels, ranks)
