@@ -39,6 +39,9 @@ _SETTINGS = {
     "distributed.worker.memory.terminate": 0.98,
     # A batch that was on a lost worker comes back at once; the schedule decides.
     "distributed.scheduler.allowed-failures": 0,
+    # A nanny whose worker is away for 15 s would be closed for good, though it is about
+    # to replace it, or to replace that one: a run could be left with no workers at all.
+    "distributed.deploy.lost-worker-timeout": "365 days",
     "distributed.scheduler.work-stealing": True,
     "distributed.admin.low-level-log-length": 1000,
     "distributed.comm.timeouts.connect": "30s",

@@ -1,7 +1,9 @@
 import os
 
+import dask
 import pytest
 import toys
+from dask.utils import parse_timedelta
 
 import pipeline.clusters
 from pipeline.clusters import check_output, memory_per_worker, open_cluster
@@ -83,3 +85,9 @@ def test_workers_that_never_start_are_given_up(monkeypatch):
     message = r"3 workers could not be started, 5 times .*Choose fewer cluster.workers"
     with pytest.raises(RunError, match=message), open_cluster(Cluster(workers=3), []):
         pass
+
+
+def test_a_worker_that_is_replaced_slowly_is_not_given_up():
+    with open_cluster(Cluster(workers=1, processes=False), []):
+        timeout = dask.config.get("distributed.deploy.lost-worker-timeout")
+    assert parse_timedelta(timeout) > 24 * 3600
