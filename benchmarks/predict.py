@@ -43,11 +43,13 @@ def main() -> None:
         bare = Bare(step, arguments, shape)
         n_voxels = sum(tile.n_voxels for tile in bare.tiles)
         times: dict[str, list[float]] = {"step": [], "bare": []}
+        cpu: dict[str, list[float]] = {"step": [], "bare": []}
         for repeat in range(arguments.repeats + 1):
             for name, run in (("step", lambda: run_step(step)), ("bare", bare.run)):
-                seconds = timed(run)
+                seconds, cpu_seconds = timed(run)
                 if repeat:  # the first one loads and compiles
                     times[name].append(seconds)
+                    cpu[name].append(cpu_seconds)
     medians = {name: statistics.median(values) for name, values in times.items()}
     result = {
         "device": str(find_device(arguments.device)),
@@ -57,9 +59,11 @@ def main() -> None:
         "tile": step.params["tile"],
         "tiles": len(bare.tiles),
         "seconds": times,
+        "cpu_seconds": cpu,
         "step_mvoxel_per_second": n_voxels / medians["step"] / 1e6,
         "bare_mvoxel_per_second": n_voxels / medians["bare"] / 1e6,
         "ratio": medians["bare"] / medians["step"],
+        "cpu_ratio": statistics.median(cpu["bare"]) / statistics.median(cpu["step"]),
     }
     print(json.dumps(result, indent=2))
 
@@ -132,11 +136,11 @@ class Bare:
             torch.cuda.synchronize()
 
 
-def timed(run: Callable[[], None]) -> float:
-    """Seconds that `run` takes."""
-    begun = time.perf_counter()
+def timed(run: Callable[[], None]) -> tuple[float, float]:
+    """Seconds that `run` takes, and those of all cores, which other programs disturb less."""
+    begun, cpu = time.perf_counter(), time.process_time()
     run()
-    return time.perf_counter() - begun
+    return time.perf_counter() - begun, time.process_time() - cpu
 
 
 if __name__ == "__main__":
