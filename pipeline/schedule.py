@@ -205,9 +205,9 @@ class Schedule:
 
     def _land(self, futures: list[Future]) -> None:
         # All outcomes at once: each call to the cluster costs milliseconds.
-        finished = [future for future in futures if future.status == "finished"]
-        results = self._client.gather(finished)
-        outcomes = {future.key: result for future, result in zip(finished, results, strict=True)}
+        # One that is lost with its worker is run again; it is None if that one dies, too.
+        finished = {future.key: future for future in futures if future.status == "finished"}
+        outcomes: dict[str, Outcome | None] = self._client.gather(finished, errors="skip")
         for future in futures:
             outcome = outcomes.get(future.key)
             flight = self._flights.pop(future.key, None)
