@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline import omezarr
 from pipeline.fingerprint import Keys, essence
 from pipeline.geometry import Grid, Triple, triple
 from pipeline.steps import Step
@@ -96,12 +97,18 @@ def settle(store: Store, reviews: Mapping[str, Review]) -> None:
 
     Markers that do not hold are deleted, also those of steps that this run
     does not have: what it writes may lie where they wrote. What a step wrote
-    goes with them if all of it is redone.
+    goes with them if all of it is redone, or if this run has no such step: it
+    would tell of other labels than those that are there.
     """
     names = list(reviews)
     others = [name for name in recorded_steps(store) if name not in reviews]
     store.write(_STEPS, json.dumps(names + others).encode())
+    written = {output for each in reviews.values() for output in each.step.outputs}
     for name in others:
+        for output in recorded(store, name).get("outputs", ()):
+            if output not in written:
+                store.delete_prefix(output)
+                omezarr.remove_level(store.url + output)
         store.delete_prefix(f"done/{name}/")
     for each in reviews.values():
         if not each.done and (each.stale or _changes(store, each.step)):
@@ -124,7 +131,7 @@ def finish(store: Store, step: Step) -> None:
 
 
 def recorded(store: Store, step: str) -> dict[str, Any]:
-    """What is recorded of a step: ``version``, ``params``, ``blocks``, ``objects``."""
+    """What is recorded of a step: ``version``, ``params``, ``blocks``, ``outputs``, ``objects``."""
     data = store.read(f"done/{step}/step.json")
     record: dict[str, Any] = json.loads(data) if data else {}
     return record
@@ -142,6 +149,7 @@ def _record(store: Store, step: Step, objects: Mapping[str, int]) -> None:
         "version": step.version,
         "params": essence(step),
         "blocks": len(step.grid),
+        "outputs": step.outputs,
         "objects": dict(objects),
     }
     store.write(f"done/{step.name}/step.json", json.dumps(record, indent=1).encode())

@@ -169,6 +169,22 @@ def add_level(
     open_store(group).update("zarr.json", change)
 
 
+def remove_level(url: str) -> None:
+    """Take the array at `url` out of the multiscale group around it, if it is listed there."""
+    group, name = url.rstrip("/").rsplit("/", 1)
+
+    def change(old: bytes | None) -> bytes | None:
+        document = json.loads(old or b"{}")
+        images = document.get("attributes", {}).get("ome", {}).get("multiscales", [])
+        listed = [(image, each) for image in images for each in image["datasets"]]
+        found = [(image, each) for image, each in listed if each["path"] == name]
+        for image, each in found:
+            image["datasets"].remove(each)
+        return json.dumps(document, indent=2).encode() if found else None
+
+    open_store(group).update("zarr.json", change)
+
+
 def _group() -> Json:
     return {"zarr_format": 3, "node_type": "group", "attributes": {}}
 

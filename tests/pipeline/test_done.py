@@ -1,10 +1,12 @@
 """What is redone after a change, and what is said about it."""
 
 import dataclasses
+import json
 
 import pytest
 import toys
 
+from pipeline.arrays import create_array
 from pipeline.done import markers, review
 from pipeline.fingerprint import Keys
 from pipeline.geometry import Box
@@ -93,6 +95,31 @@ def test_a_run_without_a_step_forgets_its_markers(tmp_path):
     assert markers(Store(made.config.output), "context") == {}
     done, _ = outcome(made, steps)
     assert done == {"context": 8, "up-0": 8, "up-1": 1, "end": 8}
+
+
+def test_what_a_step_wrote_goes_with_it(tmp_path):
+    """A coarser level or a table that nobody keeps up would tell of other labels."""
+    made = toys.job(str(tmp_path / "o"))
+    coarse = f"{made.config.output}/labels/s1"
+    for name in ("s0", "s1"):
+        create_array(
+            f"{made.config.output}/labels/{name}",
+            shape=(4, 4, 4),
+            dtype="uint8",
+            block=(4, 4, 4),
+            voxel_size=(10 * (1 + int(name[1])),) * 3,
+            kind="labels",
+        )
+    steps = [toys.step(made, "source"), toys.step(made, "coarse")]
+    steps[1] = dataclasses.replace(steps[1], outputs=("labels/s1/", *steps[0].outputs))
+    toys.run(made, steps)
+    toys.run(made, steps[:1])
+    assert not Store(coarse).list()
+    group = json.loads(Store(f"{made.config.output}/labels").read("zarr.json"))
+    assert [each["path"] for each in group["attributes"]["ome"]["multiscales"][0]["datasets"]] == [
+        "s0"
+    ]
+    assert Store(made.config.output).list("toys/source/")  # another step writes there, too
 
 
 def test_a_block_is_not_done_while_what_it_reads_is_not(tmp_path):
