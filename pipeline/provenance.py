@@ -26,6 +26,14 @@ from pipeline.store import Store
 
 PROVENANCE = "provenance.json"
 _PACKAGES = ("raphe", "numpy", "tensorstore", "numba", "daisy", "distributed", "torch")
+_FOREIGN = {
+    ".zarray": "a zarr v2 array",
+    ".zgroup": "a zarr v2 group",
+    "attributes.json": "an N5 container",
+    "info": "a precomputed volume",
+}
+"""What an object says that other formats keep."""
+
 _RUNS = 100
 """Runs on one output that are remembered."""
 
@@ -56,6 +64,26 @@ def check_continuable(store: Store, job: Job) -> None:
             f"the region of interest is now from {job.roi.offset} to {job.roi.end}: what lies "
             "outside would remain. Choose another output, or delete this one; only a region that "
             "contains the old one can be continued."
+        )
+
+
+def check_place(store: Store, output: str) -> None:
+    """Refuse an output that is something else already, which a run would make unreadable.
+
+    Inside a group of zarr v3 a run may write: what the group says of itself is kept.
+
+    Raises
+    ------
+    ConfigError
+        Naming what is there.
+    """
+    found = [what for name, what in _FOREIGN.items() if store.read(name) is not None]
+    if json.loads(store.read("zarr.json") or b"{}").get("node_type") == "array":
+        found.append("a zarr v3 array")
+    if found:
+        raise ConfigError(
+            f"output {output!r} is {found[0]} already, and a run makes a zarr v3 group of its "
+            "output. Choose another output, such as a new folder beside it."
         )
 
 

@@ -26,7 +26,7 @@ from pipeline.job import make_job, make_steps
 from pipeline.lock import locked
 from pipeline.plan import check_memory
 from pipeline.progress import Progress, StepProgress
-from pipeline.provenance import check_continuable, write_provenance
+from pipeline.provenance import check_continuable, check_place, write_provenance
 from pipeline.schedule import Schedule
 from pipeline.steps import Job, Step
 from pipeline.store import Store, open_store
@@ -85,6 +85,7 @@ def execute(job: Job, steps: Sequence[Step], *, console: Console | None = None) 
     check_memory(steps, job.config.cluster)
     check_output(job.config.cluster, job.config.output)
     store = open_store(job.config.output)
+    check_place(store, job.config.output)
     keys = Keys(steps, Box((0, 0, 0), job.shape), job.identity)
     with locked(store):
         check_continuable(store, job)
