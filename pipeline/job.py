@@ -41,10 +41,11 @@ def make_job(config: Config) -> Job:
 
 def _open_mask(url: str, volume: Volume) -> Volume:
     mask = open_volume(url, voxel_size=volume.voxel_size)
-    if mask.shape != volume.shape:
+    if mask.shape != volume.shape or mask.channels is not None:
+        channels = f" and {mask.channels} channels" if mask.channels else ""
         raise ConfigError(
-            f"mask {url!r} has the shape {mask.shape}, the input {volume.shape} voxels (z, y, x); "
-            "give a mask of the same voxels"
+            f"mask {url!r} has the shape {mask.shape}{channels}, the input {volume.shape} voxels "
+            "(z, y, x); give a mask of the same voxels, without channels"
         )
     return mask
 

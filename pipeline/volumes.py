@@ -178,6 +178,8 @@ def _volume(
 
 def _check_limits(url: str, shape: Triple) -> None:
     for axis, n, limit in zip("zyx", shape, KEY_LIMITS, strict=True):
+        if n == 0:
+            raise VolumeError(f"{url} has no voxels along {axis}: there is nothing to read")
         if n > limit:
             raise VolumeError(
                 f"{url} has {n} voxels along {axis}, but at most {limit} can be numbered "
@@ -187,11 +189,11 @@ def _check_limits(url: str, shape: Triple) -> None:
 
 def _voxel_size(source: Source, names: tuple[str, ...], given: Size | None) -> Size | None:
     found = to_zyx(source.scale, names)
-    if found is not None and any(not math.isfinite(n) or n <= 0 for n in found):
-        raise VolumeError(
-            f"the metadata of {source.url} gives a voxel size of {found} nm, which must be "
-            "positive; correct it"
-        )
+    for whose, size in ((f"the metadata of {source.url}", found), ("the configuration", given)):
+        if size is not None and any(not math.isfinite(n) or n <= 0 for n in size):
+            raise VolumeError(
+                f"{whose} gives a voxel size of {size} nm, which must be positive; correct it"
+            )
     if given is None:
         return found
     if found is None:

@@ -118,6 +118,12 @@ def test_volumes_too_large_for_keys_are_refused_with_axis_and_limit(tmp_path, ax
     assert open_volume(url).shape[axis] == KEY_LIMITS[axis]
 
 
+def test_volumes_without_voxels_are_refused(tmp_path):
+    np.save(tmp_path / "none.npy", np.zeros((4, 0, 4), np.uint8))
+    with pytest.raises(VolumeError, match="no voxels along y"):
+        open_volume(str(tmp_path / "none.npy"))
+
+
 @pytest.mark.parametrize("box", [Box((0, 0, 0), (21, 1, 1)), Box((-1, 0, 0), (1, 1, 1))])
 def test_boxes_outside_are_refused(tmp_path, box):
     volume = open_volume(str(npy(tmp_path)))
