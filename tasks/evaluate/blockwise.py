@@ -94,11 +94,8 @@ def pair_up(
             f"the region to compare is {region}, but the volumes have only {common} in common; "
             "correct --roi or --offset (voxels of the labels, z y x)"
         )
-    if mask is not None and open_volume(mask).shape != first.shape:
-        raise VolumeError(
-            f"the mask {mask} has shape {open_volume(mask).shape}, but {labels} has "
-            f"{first.shape}; give a mask with one value for every voxel of the labels"
-        )
+    if mask is not None:
+        _check_mask(open_volume(mask), first)
     return Pair(labels, truth, region, mask, shift)
 
 
@@ -138,6 +135,15 @@ def _check_labels(volume: Volume) -> None:
         raise VolumeError(
             f"{volume.url} holds {volume.dtype} in {volume.channels or 1} channels, which is no "
             "label volume; give one integer id for every voxel"
+        )
+
+
+def _check_mask(mask: Volume, labels: Volume) -> None:
+    if mask.shape != labels.shape or mask.channels is not None:
+        channels = f" and {mask.channels} channels" if mask.channels else ""
+        raise VolumeError(
+            f"the mask {mask.url} has shape {mask.shape}{channels}, but {labels.url} has "
+            f"{labels.shape}; give a mask with one value for every voxel of the labels"
         )
 
 

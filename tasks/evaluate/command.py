@@ -11,6 +11,7 @@ import click
 
 from pipeline.arrays import create_array
 from pipeline.geometry import Box, Grid, Triple, triple
+from pipeline.store import open_store
 from pipeline.volumes import open_volume
 from tasks.evaluate import blockwise
 from tasks.evaluate.difference import Matching
@@ -27,6 +28,14 @@ class _Voxel(click.ParamType[Triple]):
             return triple(int(part) for part in value.split(","))
         except ValueError:
             self.fail(f"{value!r} is not three integers such as 0,128,128", param, ctx)
+
+
+class _Shape(_Voxel):
+    def convert(self, value: Any, param: Any, ctx: Any) -> Triple:
+        shape = super().convert(value, param, ctx)
+        if min(shape) < 1:
+            self.fail(f"{value!r} must have at least one voxel on each axis", param, ctx)
+        return shape
 
 
 class _Region(click.ParamType[Box]):
@@ -49,7 +58,7 @@ _OFFSET = click.option(
     help="Voxel of the first volume on which the first voxel of the second one lies.",
 )
 _BLOCK = click.option(
-    "--block", type=_Voxel(), default="256,256,256", show_default=True, help="Voxels at a time."
+    "--block", type=_Shape(), default="256,256,256", show_default=True, help="Voxels at a time."
 )
 _WORKERS = click.option(
     "--workers", type=click.IntRange(1), default=2, show_default=True, help="Processes."
@@ -155,6 +164,7 @@ def _boxes(pair: blockwise.Pair, block: Triple) -> list[Box]:
 
 
 def _create_map(url: str, pair: blockwise.Pair, block: Triple) -> None:
+    """An array of zeros, also if there is a map of an earlier comparison."""
     labels = open_volume(pair.labels)
     create_array(
         f"{url}/s0",
@@ -165,3 +175,4 @@ def _create_map(url: str, pair: blockwise.Pair, block: Triple) -> None:
         translation=labels.translation,
         kind="image",
     )
+    open_store(f"{url}/s0").delete_prefix("c/")

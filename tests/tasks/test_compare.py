@@ -80,6 +80,13 @@ def test_the_map_and_the_counts_agree(seamed, tmp_path):
     assert result["voi_split"] > 0
 
 
+def test_a_map_keeps_nothing_of_an_earlier_one(seamed, tmp_path):
+    place = ("--map", str(tmp_path / "map.zarr"), "--block", "4,4,8")
+    run(*seamed, *place)
+    run(*seamed, *place, "--roi", "0:4,4:6,0:16")
+    assert not open_volume(str(tmp_path / "map.zarr")).read(Box((0, 0, 0), (4, 6, 16))).any()
+
+
 def test_equal_volumes(seamed):
     result = run(seamed[0], seamed[0])
     assert (result["voi"], result["adapted_rand_error"], result["n_differing"]) == (0, 0, 0)

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import zarr
 from click.testing import CliRunner
 from skimage.metrics import adapted_rand_error, variation_of_information
 
@@ -105,6 +106,20 @@ def test_a_mask_of_another_shape_is_refused(volumes, tmp_path):
     np.save(tmp_path / "mask.npy", np.ones((2, 2, 2), np.uint8))
     with pytest.raises(VolumeError, match=r"the mask .* has shape \(2, 2, 2\)"):
         refused(*volumes, "--mask", str(tmp_path / "mask.npy"))
+
+
+def test_a_mask_with_channels_is_refused(volumes, tmp_path):
+    mask = str(tmp_path / "mask.zarr")
+    zarr.create_array(mask, shape=(2, *TRUTH.shape), dtype="uint8", dimension_names=list("czyx"))
+    with pytest.raises(VolumeError, match=r"the mask .* and 2 channels"):
+        refused(*volumes, "--mask", mask)
+
+
+@pytest.mark.parametrize("block", ["0,8,8", "8,-8,8"])
+def test_blocks_without_voxels_are_refused(volumes, block):
+    result = CliRunner().invoke(evaluate, [*volumes, f"--block={block}"])
+    assert result.exit_code == 2
+    assert "must have at least one voxel on each axis" in result.output
 
 
 def test_raw_is_no_label_volume(volumes, tmp_path):
