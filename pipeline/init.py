@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import re
+
+import yaml
+
 from pipeline.config import parse
 from pipeline.errors import ConfigError
 from pipeline.geometry import Box, Grid, Triple, triple
@@ -116,8 +121,8 @@ def _up(n: int) -> int:
 
 def _input(volume: Volume, url: str) -> list[str]:
     if volume.channels is None:
-        return [f"raw: {url}", f"model: {_SHIPPED}  # or a model directory"]
-    lines = [f"affinities: {url}"]
+        return [f"raw: {_text(url)}", f"model: {_SHIPPED}  # or a model directory"]
+    lines = [f"affinities: {_text(url)}"]
     if volume.offsets is None:
         lines.append(
             "offsets: [[-1, 0, 0], [0, -1, 0], [0, 0, -1]]"
@@ -134,5 +139,12 @@ def _voxel_size(volume: Volume, *, given: Size | None) -> list[str]:
     return [f"# voxel size {_row(volume.voxel_size)} nm (z y x), from the volume"]
 
 
+def _text(value: str) -> str:
+    """A string in YAML, in quotes where it would be read as something else without them."""
+    if re.fullmatch(r"[\w./][\w./:~+-]*\w", value) and yaml.safe_load(value) == value:
+        return value
+    return json.dumps(value, ensure_ascii=False)
+
+
 def _row(values: tuple[float, ...]) -> str:
-    return "[" + ", ".join(f"{value:g}" for value in values) + "]"
+    return "[" + ", ".join(f"{value:.15g}" for value in values) + "]"

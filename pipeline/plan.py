@@ -65,7 +65,7 @@ def _summary(job: Job) -> str:
 
 
 def _by(values: Sequence[float]) -> str:
-    return " ".join(f"{value:g}" for value in values)
+    return " ".join(f"{value:.7g}" for value in values)
 
 
 def _tiles(step: Step) -> int | None:

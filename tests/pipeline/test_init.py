@@ -65,6 +65,17 @@ def test_what_the_volume_does_not_say_is_taken_from_the_user_or_left_open(tmp_pa
     assert config.offsets == [(-1, 0, 0), (0, -1, 0), (0, 0, -1)]
 
 
+@pytest.mark.parametrize("name", ["a b #1", "1: x", "'q' \"r\"", "- é", "100%", "~"])
+def test_names_that_mean_something_in_yaml_survive(tmp_path, name):
+    (tmp_path / name).mkdir()
+    raw, output = str(tmp_path / name / "a.npy"), str(tmp_path / "c.yaml")
+    np.save(raw, np.zeros((8, 8, 8), np.uint8))
+    size = (1 / 3, 10.1234567, 4.0)
+    write(raw, output, voxel_size=size)
+    assert load(output).raw == raw
+    assert load(output).voxel_size == pytest.approx(size, rel=1e-14)
+
+
 def test_a_file_that_exists_is_only_replaced_by_force(volume, tmp_path):
     url, output = volume(), str(tmp_path / "c.yaml")
     (tmp_path / "c.yaml").write_text("mine")
