@@ -44,7 +44,7 @@ def factors(shape: Triple, voxel_size: Size, block: Triple, levels: int | None) 
     block : tuple of int
         Levels end with the first that is nowhere longer than this, in voxels.
     levels : int or None
-        Number of levels, in place of `block`.
+        Number of levels, in place of `block`; fewer if one voxel is left before.
 
     Examples
     --------
@@ -63,7 +63,10 @@ def factors(shape: Triple, voxel_size: Size, block: Triple, levels: int | None) 
         ]
         coarsest = max((size for size in sizes if size < math.inf), default=0.0)
         limit = coarsest / NEAR if min(sizes) <= coarsest / NEAR else coarsest
+        finer = now
         now = triple(f * 2 if size <= limit else f for f, size in zip(now, sizes, strict=True))
+        if now == finer:
+            break
         found.append(now)
     return found
 

@@ -145,6 +145,11 @@ def test_labels_that_fit_a_block_have_no_coarser_level(tmp_path):
     assert steps(run, upstream(run)) == []
 
 
+def test_there_are_no_levels_beyond_one_voxel():
+    found = factors((20, 3, 1), (10.0, 10.0, 10.0), (8, 8, 8), 9)
+    assert found == [(2, 2, 1), (4, 4, 1), (8, 4, 1), (16, 4, 1), (32, 4, 1)]
+
+
 def test_pyramid_without_labels_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="needs a decoder before it; set `decoder`"):
         steps(job(tmp_path, (60, 64, 64), (64, 64, 64)), [])
