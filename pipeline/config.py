@@ -116,7 +116,9 @@ class Waterz(_Model):
         16, description="Voxels around a block that are segmented with it."
     )
     overlap: Fraction = Field(
-        0.5, description="Neighbours join if this share of the smaller one's overlap is common."
+        0.5,
+        description="Segments of two blocks join if each has at least this share of its voxels, "
+        "of those that both blocks have seen, in common with the other.",
     )
 
 

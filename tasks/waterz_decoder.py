@@ -2,7 +2,7 @@
 
 Every block is segmented with `context` voxels around it, by waterz' watershed
 and agglomeration (Funke et al. 2019). Two neighbours have then both segmented a
-slab around their common face; segments that share most of it are one, and the
+slab around their common face; segments of which most is common there are one, and the
 union of all such pairs is taken over the whole volume.
 
 What it is not: independent of the blocks. A block that knew more would have
@@ -140,22 +140,25 @@ def stitch_process(params: Params, block: Block) -> None:
 
 
 def majority(slab: Contingency, share: float) -> Ids:
-    """Pairs of segments, shape (2, n), that have `share` of the smaller one in common.
+    """Pairs of segments, shape (2, n), that each have `share` of their voxels in common.
+
+    It must hold for both: were the smaller one enough, every speck that one block
+    sees inside a segment of the other would join what lies on either side of it.
 
     Parameters
     ----------
     slab : Contingency
         Voxels around a face by the segment of either block; 0 is none.
     share : float
-        Of the voxels that the smaller of the two has in the slab.
+        Of the voxels that a segment has in the slab.
     """
     rows, row_sizes = group_sums(slab.truth, slab.count)
     columns, column_sizes = group_sums(slab.label, slab.count)
-    smaller = np.minimum(
+    larger = np.maximum(
         row_sizes[np.searchsorted(rows, slab.truth)],
         column_sizes[np.searchsorted(columns, slab.label)],
     )
-    joined = (slab.truth > 0) & (slab.label > 0) & (slab.count >= share * smaller)
+    joined = (slab.truth > 0) & (slab.label > 0) & (slab.count >= share * larger)
     return np.stack([slab.truth[joined], slab.label[joined]])
 
 

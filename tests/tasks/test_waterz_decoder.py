@@ -117,15 +117,16 @@ def test_nothing_outside_the_region(tmp_path, tubes):
     assert not labels.any()
 
 
-def test_majority_needs_the_share_of_the_smaller_one():
-    #             8 voxels of segment 1, of which 3 are also 5 (of 6), 5 also 6 (of 20)
-    ours = np.array([1] * 8 + [2] * 3 + [0] * 15, np.uint64)
-    theirs = np.array([5] * 3 + [6] * 5 + [5] * 3 + [6] * 15, np.uint64)
-    slab = contingency(ours, theirs, np.ones(26, bool))
-    assert majority(slab, 0.5).T.tolist() == [[1, 5], [1, 6], [2, 5]]
-    assert majority(slab, 0.6).T.tolist() == [[1, 6], [2, 5]]
-    assert majority(slab, 0.7).T.tolist() == [[2, 5]]
-    assert majority(slab, 1.0).T.tolist() == [[2, 5]]
+def test_majority_needs_the_share_of_both():
+    # 1 and 5 have 6 voxels in common, of 8 and 8; 1 and 6 have 2; 2 has a speck inside 6.
+    ours = np.array([1] * 8 + [0] * 2 + [2] * 2 + [3] * 18, np.uint64)
+    theirs = np.array([5] * 6 + [6] * 2 + [5] * 2 + [6] * 20, np.uint64)
+    slab = contingency(ours, theirs, np.ones(30, bool))
+    assert majority(slab, 0.5).T.tolist() == [[1, 5], [3, 6]]
+    assert majority(slab, 0.8).T.tolist() == [[3, 6]]
+    assert majority(slab, 1.0).T.tolist() == []
+    assert majority(slab, 0.1).T.tolist() == [[1, 5], [3, 6]]
+    assert majority(slab, 0.05).T.tolist() == [[1, 5], [1, 6], [2, 6], [3, 6]]
 
 
 def test_waterz_prints_nothing(capfd, tubes):
