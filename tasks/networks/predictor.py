@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.errors import ModelError
+from pipeline.errors import ConfigError, ModelError
 from tasks.networks.model import Description, load_network, weights_hash
 from tasks.networks.unet import Unet
 
@@ -34,9 +34,21 @@ _AT_WORK = threading.Lock()
 
 
 def find_device(name: str) -> torch.device:
-    """The device for ``auto``, ``cpu`` or ``cuda``."""
+    """The device for ``auto``, ``cpu`` or ``cuda``.
+
+    Raises
+    ------
+    ConfigError
+        If ``cuda`` is asked for, and there is none.
+    """
+    available = torch.cuda.is_available()
+    if name == "cuda" and not available:
+        raise ConfigError(
+            "device is cuda, but torch finds no CUDA on this machine; set device: auto or cpu, or "
+            "install a torch that is built for its GPU"
+        )
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        name = "cuda" if available else "cpu"
     return torch.device(name)
 
 

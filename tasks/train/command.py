@@ -12,7 +12,11 @@ import click
 )
 @click.argument("config", type=click.Path(dir_okay=False))
 @click.option("--output", help="Folder of the model, in place of the configuration's.")
-@click.option("--minutes", type=float, help="Time, in place of the configuration's.")
+@click.option(
+    "--minutes",
+    type=click.FloatRange(0, min_open=True),
+    help="Time, in place of the configuration's.",
+)
 @click.option(
     "--restart", is_flag=True, help="Train from the beginning, though there is a checkpoint."
 )

@@ -97,9 +97,20 @@ def open_truth(truth: Truth, config: Training) -> Annotated:
 
 
 def normalisation(volumes: list[Annotated]) -> Normalisation:
-    """Mean and standard deviation of all training voxels."""
+    """Mean and standard deviation of all training voxels.
+
+    Raises
+    ------
+    ConfigError
+        If all voxels have the same value.
+    """
     values = np.concatenate([volume.raw.ravel() for volume in volumes])
-    return Normalisation(mean=float(values.mean()), std=float(values.std()))
+    if (std := float(values.std())) == 0:
+        raise ConfigError(
+            f"every raw voxel that is learnt from is {values[0]}: there is nothing to learn. "
+            "Check `training`: its raw volumes, and the slices that are used."
+        )
+    return Normalisation(mean=float(values.mean()), std=std)
 
 
 class Crops:

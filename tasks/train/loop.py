@@ -23,7 +23,7 @@ from tasks.train.data import Crops, Sample, normalisation, open_truth
 from tasks.train.losses import affinity_loss, distance_loss
 from tasks.train.report import Report
 from tasks.train.state import State, resume, save
-from tasks.train.validate import validate
+from tasks.train.validate import check_validation, validate
 
 
 def train(config: Training) -> Path:
@@ -50,6 +50,7 @@ def train(config: Training) -> Path:
         licence=config.licence,
         credit=config.credit,
     )
+    check_validation(config, description)
     state = resume(config)
     before, saved, started = state.seconds, state.seconds, time.monotonic()
     with Report(config.steps) as report, ThreadPoolExecutor(1) as pool:

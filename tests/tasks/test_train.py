@@ -236,6 +236,33 @@ def test_labels_of_another_shape_are_refused(config, truth, tmp_path):
         train(config(training=[truth | {"labels": str(tmp_path / "other.npy")}]))
 
 
+def test_raw_data_without_contrast_are_refused(config, truth, tmp_path):
+    np.save(tmp_path / "grey.npy", np.full((16, 20, 20), 7, np.uint8))
+    with pytest.raises(ConfigError, match="every raw voxel that is learnt from is 7"):
+        train(config(training=[truth | {"raw": str(tmp_path / "grey.npy")}]))
+
+
+def test_what_cannot_be_scored_is_refused_before_anything_is_learnt(config, truth, tmp_path):
+    np.savez(tmp_path / "none.npz", labels=np.zeros((16, 20, 20), np.uint32))
+    with pytest.raises(ConfigError, match=r"none\.npz:/labels' is 0 in all slices"):
+        train(config(validation=truth | {"labels": f"{tmp_path}/none.npz:/labels"}))
+    with pytest.raises(ConfigError, match=r"slices 11 to 12 of .* in training and in validation"):
+        train(config(validation=truth | {"slices": [11, 16]}))
+
+
+def test_an_absent_gpu_is_named_before_anything_is_learnt(config, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="device is cuda, but torch finds no CUDA"):
+        train(config(device="cuda"))
+
+
+def test_time_must_be_positive(config, tmp_path):
+    config()
+    result = CliRunner().invoke(command, [str(tmp_path / "train.yaml"), "--minutes", "0"])
+    assert result.exit_code == 2
+    assert "not in the range x>0" in result.output
+
+
 def test_volumes_of_dust_are_refused(config):
     with pytest.raises(ConfigError, match=r"no object of at least dust=100000"):
         train(config(dust=100000))
