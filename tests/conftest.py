@@ -2,6 +2,8 @@
 
 import pytest
 from hypothesis import settings
+from projects import SHAPE, STORED, Project
+from results import read_result, write_affinities
 from rich.console import Console
 
 from pipeline.done import review
@@ -10,6 +12,7 @@ from pipeline.geometry import Box
 from pipeline.job import make_job, make_steps
 from pipeline.run import execute
 from pipeline.store import open_store
+from pipeline.volumes import open_volume
 from tasks.demo.command import FOLDER, demo_config
 
 # No test may depend on how busy the machine is.
@@ -37,3 +40,44 @@ def _is_predicted(output):
     keys = Keys(steps, Box((0, 0, 0), job.shape), job.identity)
     found = review(open_store(output), steps, keys)["predict"]
     return found.done == found.total
+
+
+@pytest.fixture(scope="session")
+def crop(demo_affinities):
+    box = Box((30, 70, 80), SHAPE)
+    return open_volume(demo_affinities).read(box)
+
+
+@pytest.fixture
+def begin(crop):
+    """Begin a project in a folder, with the crop or with other affinities."""
+
+    def begin(folder, affinities=crop, **fields):
+        write_affinities(str(folder / "em.zarr/s0"), affinities, STORED)
+        given = {
+            "affinities": "em.zarr/s0",
+            "output": "seg.zarr",
+            "block": list(STORED),
+            "cluster": {"workers": 2, "processes": False},
+        }
+        return Project(folder, given | fields)
+
+    return begin
+
+
+@pytest.fixture
+def project(begin, tmp_path):
+    return begin(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def expected(crop, tmp_path_factory):
+    """The result of a run that nothing happened to."""
+    folder = tmp_path_factory.mktemp("expected")
+    write_affinities(str(folder / "em.zarr/s0"), crop, SHAPE)
+    fields = {"affinities": "em.zarr/s0", "output": "seg.zarr", "block": list(SHAPE)}
+    project = Project(folder, fields | {"cluster": {"workers": 1, "processes": False}})
+    project.run()
+    result = read_result(project.output)
+    assert len(result.segments["id"]) > 10
+    return result
