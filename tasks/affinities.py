@@ -7,6 +7,7 @@ outside the volume, the region of interest and the mask.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -91,6 +92,11 @@ def _nearest(volume: Volume, offsets: list[Triple] | None) -> tuple[list[int], l
             f"{len(found)}; give one offset for each channel"
         )
     named = [triple(offset) for offset in found]
+    if offsets is not None and named != offsets:
+        raise ConfigError(
+            f"the configuration says offsets: {offsets}, but the metadata of {volume.url} says "
+            f"{named}. Remove offsets from the configuration, or correct the metadata."
+        )
     channels, shifts = [], []
     for unit in UNITS:
         below = triple(-step for step in unit)
@@ -152,6 +158,8 @@ def _read_foreign(described: dict[str, Any], box: Box) -> npt.NDArray[np.uint8]:
     )
     out = np.zeros((3, *box.shape), np.uint8)
     whole = Box((0, 0, 0), volume.shape)
+    # A read gives all channels; those of one shift lie in the same box.
+    read = functools.lru_cache(maxsize=1)(volume.read)
     for d, (channel, shift) in enumerate(
         zip(described["channels"], described["shifts"], strict=True)
     ):
@@ -159,7 +167,7 @@ def _read_foreign(described: dict[str, Any], box: Box) -> npt.NDArray[np.uint8]:
             triple(o - shift * u for o, u in zip(box.offset, UNITS[d], strict=True)), box.shape
         )
         stored = moved.intersect(whole)
-        values = volume.read(stored)[channel]
+        values = read(stored)[channel]
         if values.dtype != np.uint8:
             values = _to_levels(values, volume.url, stored)
         out[(d, *stored.relative_to(moved.offset).slices)] = values

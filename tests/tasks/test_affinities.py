@@ -1,14 +1,17 @@
 """Foreign affinities in every accepted shape are read as the same edges."""
 
 import json
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
+from results import write_affinities
 
 from pipeline.config import Config
 from pipeline.errors import ConfigError, VolumeError
 from pipeline.geometry import Box
 from pipeline.steps import Job
+from pipeline.volumes import Volume
 from tasks.affinities import affinity_params, frame, read_affinities
 
 SHAPE = (4, 5, 6)
@@ -55,6 +58,13 @@ def test_edges_stored_at_their_lower_voxel(tmp_path, edges):
     np.testing.assert_array_equal(read(tmp_path, moved, offsets=offsets), edges)
 
 
+def test_channels_are_read_once(tmp_path, edges, monkeypatch):
+    reads, whole = [], Volume.read
+    monkeypatch.setattr(Volume, "read", lambda *given: reads.append(given) or whole(*given))
+    read(tmp_path, edges)
+    assert len(reads) == 1
+
+
 def test_floats_are_rounded_to_levels(tmp_path, edges):
     np.testing.assert_array_equal(read(tmp_path, (edges / 255).astype(np.float32)), edges)
 
@@ -99,6 +109,16 @@ def test_other_types_are_refused(tmp_path, edges):
 def test_unknown_offsets_are_refused(tmp_path, edges):
     with pytest.raises(ConfigError, match="set offsets in the configuration"):
         read(tmp_path, edges, offsets=None)
+
+
+def test_offsets_that_contradict_the_metadata_are_refused(tmp_path):
+    url, away = str(tmp_path / "affinities/s0"), [(1, 0, 0), (0, 1, 0), (0, 0, 1)]
+    write_affinities(url, np.zeros((3, *SHAPE), np.uint8), SHAPE)
+    for offsets, accepted in ((None, True), (LOWER, True), (away, False)):
+        config = Config(affinities=url, output=str(tmp_path / "out"), offsets=offsets)
+        job = Job(config, SHAPE, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), WHOLE)
+        with nullcontext() if accepted else pytest.raises(ConfigError, match="Remove offsets"):
+            affinity_params(job)
 
 
 def test_missing_neighbours_are_refused(tmp_path, edges):
