@@ -162,7 +162,9 @@ class Config(_Model):
         description="Offsets of the channels of `affinities`, where its metadata has none; "
         "one of them must be [-1, 0, 0] or [1, 0, 0], and likewise for y and x.",
     )
-    output: str = Field(description="Path or URL of the result; output/labels/s0 is the finest.")
+    output: str = Field(
+        min_length=1, description="Path or URL of the result; output/labels/s0 is the finest."
+    )
     voxel_size: tuple[float, float, float] | None = Field(
         None, description="nm, z y x; only where the input carries none."
     )
@@ -184,7 +186,9 @@ class Config(_Model):
     segment: Segment = Field(Segment(), description="Parameters of the exact decoder.")
     waterz: Waterz = Field(Waterz(), description="Parameters of the waterz decoder.")
     relabel: Literal["packed", "consecutive"] = Field(
-        "packed", description="Ids as packed coordinates, or 1…n in the same order."
+        "packed",
+        description="Ids as packed coordinates, or 1…n in the same order: label n is then the "
+        "n-th row of the segment table, whose ids stay packed.",
     )
     pyramid: Annotated[int, Field(ge=0)] | None = Field(
         None, description="Coarser levels of the labels; null makes them until they are small."

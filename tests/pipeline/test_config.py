@@ -24,6 +24,7 @@ def test_it_survives_being_written_and_read():
     ("text", "message"),
     [
         ("{raw: a, model: m}", r"output: Field required"),
+        ("{raw: a, model: m, output: ''}", "output: .*at least 1 character"),
         ("{raw: a, model: m, output: o, blok: 3}", r"blok: Extra inputs .* \(given: 3\)"),
         ("{raw: a, model: m, output: o, block: [1, 2]}", r"block.*"),
         ("{raw: a, model: m, output: o, block: [0, 2, 2]}", r"block.0: .*greater than 0"),
