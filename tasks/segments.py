@@ -98,9 +98,10 @@ def read_segment_table(output: str) -> Columns:
     return {name: table.column(name).to_numpy() for name in table.column_names}
 
 
-def read_segment_ids(output: str) -> list[Array]:
+def read_segment_ids(output: str) -> Iterator[Array]:
     """Ids of all segments, ascending, one array for every slab."""
-    return [table.column("id").to_numpy() for table in _parts(output, ["id"])]
+    for table in _parts(output, ["id"]):
+        yield table.column("id").to_numpy()
 
 
 def count_segments(output: str) -> int:
