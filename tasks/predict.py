@@ -25,6 +25,7 @@ from pipeline.geometry import Block, Box, Grid, Triple, triple
 from pipeline.steps import Counters, Job, Params, Step
 from pipeline.volumes import Volume, open_volume
 from tasks.networks.architecture import UnetArchitecture
+from tasks.networks.heads import NEAREST, AffinityHead
 from tasks.networks.memory import OVERHEAD, activation_values
 from tasks.networks.model import Description, find_model, read_description, weights_hash
 from tasks.networks.predictor import Predictor, find_device, predictor
@@ -52,6 +53,11 @@ def steps(job: Job, upstream: list[Step]) -> list[Step]:
     folder = find_model(str(config.model))
     description = read_description(folder)
     head = description.head(config.predict.output)
+    if isinstance(head, AffinityHead) and head.offsets != NEAREST:
+        raise ModelError(
+            f"head {config.predict.output!r} of model {config.model!r} has the offsets "
+            f"{head.offsets}, and a run segments {NEAREST}, in this order; use another model"
+        )
     raw = open_volume(str(config.raw), voxel_size=config.voxel_size, axes=config.axes)
     if raw.channels is not None:
         raise ModelError(

@@ -16,6 +16,9 @@ from torch import Tensor
 from pipeline.geometry import Triple
 from tasks.networks.architecture import Part
 
+NEAREST: list[Triple] = [(-1, 0, 0), (0, -1, 0), (0, 0, -1)]
+"""Offsets of the affinities that a run segments, in the order of their channels."""
+
 
 class AffinityHead(Part):
     """Affinities between a voxel v and v + offset, one channel per offset."""

@@ -10,14 +10,11 @@ from pydantic import Field, ValidationError, model_validator
 
 from pipeline.errors import ConfigError
 from tasks.networks.architecture import Kernel, Part, UnetArchitecture
-from tasks.networks.heads import AffinityHead, Head
+from tasks.networks.heads import NEAREST, AffinityHead, Head
 from tasks.train.augment import Augment
 
 Positive = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0.0)]
-
-NEAREST = [(-1, 0, 0), (0, -1, 0), (0, 0, -1)]
-"""Offsets of the affinities that a run segments."""
 
 
 class Truth(Part):

@@ -96,6 +96,21 @@ def difference(a, b):
     return np.abs(a.astype(int) - b).max()
 
 
+def test_affinities_in_another_order_are_refused(paths, tmp_path):
+    """A decoder takes the first channel for z, whatever it was taught."""
+    head = AffinityHead(offsets=[(0, 0, -1), (0, -1, 0), (-1, 0, 0)])
+    turned = DESCRIPTION.model_copy(update={"heads": {"affinities": head}})
+    save_model(tmp_path / "turned", turned, {})
+    config = Config(
+        raw=str(paths / "raw.npy"),
+        model=str(tmp_path / "turned"),
+        output=str(tmp_path / "out"),
+        voxel_size=(10, 10, 10),
+    )
+    with pytest.raises(ModelError, match=r"turned' has the offsets \[\(0, 0, -1\).*in this order"):
+        predict.steps(Job(config, SHAPE, (10, 10, 10), (0, 0, 0), Box((0, 0, 0), SHAPE)), [])
+
+
 def test_tiles_and_blocks_do_not_show(paths, run):
     expected = whole_volume_at_once(paths)
     assert expected.std() > 20
