@@ -92,13 +92,18 @@ def review(store: Store, steps: Sequence[Step], keys: Keys) -> dict[str, Review]
     return found
 
 
-def settle(store: Store, reviews: Mapping[str, Review]) -> None:
+def settle(store: Store, reviews: Mapping[str, Review]) -> list[str]:
     """Make the store agree with the reviews, before anything is redone.
 
     Markers that do not hold are deleted, also those of steps that this run
     does not have: what it writes may lie where they wrote. What a step wrote
     goes with them if all of it is redone, or if this run has no such step: it
     would tell of other labels than those that are there.
+
+    Returns
+    -------
+    list of str
+        The steps that this run does not have.
     """
     names = list(reviews)
     others = [name for name in recorded_steps(store) if name not in reviews]
@@ -122,6 +127,7 @@ def settle(store: Store, reviews: Mapping[str, Review]) -> None:
         if each.done < each.total:
             _record(store, each.step, {})
     store.write(_STEPS, json.dumps(names).encode())
+    return others
 
 
 def finish(store: Store, step: Step) -> None:

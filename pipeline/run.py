@@ -91,7 +91,13 @@ def execute(job: Job, steps: Sequence[Step], *, console: Console | None = None) 
         check_continuable(store, job)
         reviews = review(store, steps, keys)
         _announce(reviews, console)
-        settle(store, reviews)
+        if others := settle(store, reviews):
+            console.print(
+                f"removed, since this run has no such steps: {', '.join(others)}",
+                markup=False,
+                highlight=False,
+                soft_wrap=True,
+            )
         write_provenance(store, job, steps)
         return _execute(job, steps, keys, reviews, store, console)
 

@@ -113,7 +113,8 @@ def test_what_a_step_wrote_goes_with_it(tmp_path):
     steps = [toys.step(made, "source"), toys.step(made, "coarse")]
     steps[1] = dataclasses.replace(steps[1], outputs=("labels/s1/", *steps[0].outputs))
     toys.run(made, steps)
-    toys.run(made, steps[:1])
+    _, text = toys.run(made, steps[:1])
+    assert "removed, since this run has no such steps: coarse" in text
     assert not Store(coarse).list()
     group = json.loads(Store(f"{made.config.output}/labels").read("zarr.json"))
     assert [each["path"] for each in group["attributes"]["ome"]["multiscales"][0]["datasets"]] == [
