@@ -26,6 +26,7 @@ from tasks.regiongraph import (
     Array,
     Edges,
     Nodes,
+    bytes_of_edges,
     edges_from,
     join_edges,
     join_nodes,
@@ -217,7 +218,7 @@ def merge_steps(job: Job) -> list[Step]:
             },
             grid=grid,
             after=("segment",) if level == 0 else (f"merge-{level - 1}", "stitch"),
-            peak_bytes=_peak_bytes(grid.block, level),
+            peak_bytes=bytes_of_edges(_voxels(grid.block, level), segment),
             paths=FRAME,
             outputs=(f"tables/merge/{level}/",),
         )
@@ -225,8 +226,8 @@ def merge_steps(job: Job) -> list[Step]:
     ]
 
 
-def _peak_bytes(block: Triple, level: int) -> int:
-    """Estimate: an edge of 350 bytes for every 20 voxels of a block or of a node's surface."""
+def _voxels(block: Triple, level: int) -> int:
+    """Estimate: those of a block, above it those at the surface of a node's children."""
     voxels = block[0] * block[1] * block[2]
     surface = 2 * 8 * sum(voxels // side for side in block)
-    return 350 * (voxels if level == 0 else min(voxels, surface)) // 20
+    return voxels if level == 0 else min(voxels, surface)

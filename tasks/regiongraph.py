@@ -8,7 +8,7 @@ without looking anything up.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Self, TypeVar
 
@@ -104,6 +104,17 @@ T = TypeVar("T", Nodes, Edges)
 def kind_of(linkage: str) -> str:
     """Which statistics a linkage needs: ``mean`` or ``quantile``."""
     return linkage.partition("-")[0]
+
+
+def bytes_of_edges(voxels: int, segment: Mapping[str, Any]) -> int:
+    """Projected memory of the edges among so many voxels while they are built or merged.
+
+    Without supervoxels there is about one edge a voxel, with them at most one in
+    20; an edge's statistics are held up to three times at once.
+    """
+    stats = NO_STATS[kind_of(segment["linkage"])]
+    n = voxels if segment["supervoxel"] is None else voxels // 20
+    return n * (300 + 3 * int(stats.itemsize * stats.shape[1]))
 
 
 def percentile_of(linkage: str) -> int:

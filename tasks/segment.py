@@ -30,7 +30,7 @@ from tasks.coordinates import (
 from tasks.kernels.fragments import Fragments, grow_fragments
 from tasks.kernels.regions import measure_edges, measure_nodes, take
 from tasks.kernels.supervoxels import link_faces, sort_faces
-from tasks.regiongraph import NO_STATS, Array, Edges, Nodes, kind_of, to_columns
+from tasks.regiongraph import NO_STATS, Array, Edges, Nodes, bytes_of_edges, kind_of, to_columns
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ def segment_step(job: Job, after: tuple[str, ...]) -> Step:
         prepare=segment_prepare,
         # Affinities 3, index and parents 4, ids 8, sorted faces up to 12 each for about one
         # face a voxel, and as much again for tables in flight.
-        peak_bytes=48 * voxels,
+        peak_bytes=48 * voxels + bytes_of_edges(voxels, segment),
         bytes_read=3 * job.roi.n_voxels,
         bytes_written=8 * job.roi.n_voxels,
         paths=FRAME,

@@ -9,6 +9,8 @@ from rich.console import Console
 from pipeline.config import Config
 from pipeline.errors import ConfigError
 from pipeline.geometry import Box
+from pipeline.job import make_job, make_steps
+from pipeline.plan import check_memory
 from pipeline.run import run
 from pipeline.volumes import open_volume
 
@@ -72,3 +74,17 @@ def test_another_threshold_redoes_the_merging_alone(settings):
 def test_a_block_too_large_for_31_bit_faces_is_refused(settings):
     with pytest.raises(ConfigError, match=r"536870912 voxels, the limit is 536870911"):
         run(Config(**settings | {"block": (512, 1024, 1024)}), console=QUIET)
+
+
+def test_memory_is_projected_from_what_edges_hold(settings):
+    """Without supervoxels there are twenty times as many, and histograms are large."""
+    settings |= {"cluster": {"memory_gib": 4.0}, "block": (256, 256, 256)}
+
+    def check(**segment):
+        config = Config(**settings, segment=segment)
+        check_memory(make_steps(make_job(config)), config.cluster)
+
+    check(linkage="mean")
+    check(linkage="quantile-50")
+    with pytest.raises(ConfigError, match=r"'segment' needs 5\d\.\d GiB"):
+        check(linkage="quantile-50", supervoxel=None)
