@@ -143,11 +143,8 @@ def weights_hash(folder: Path) -> str:
 
 
 def save_model(folder: Path, description: Description, weights: dict[str, Tensor]) -> None:
-    """Write a model directory; `weights` are those of the plain network."""
+    """Write a model directory, each file whole; `weights` are those of the plain network."""
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f"{WEIGHTS}.partial"
-    temporary.write_bytes(safetensors.torch.save(weights))
-    temporary.replace(folder / WEIGHTS)
     text = yaml.safe_dump(
         description.model_dump(mode="json"),
         sort_keys=False,
@@ -155,7 +152,11 @@ def save_model(folder: Path, description: Description, weights: dict[str, Tensor
         default_flow_style=None,
         width=100,
     )
-    (folder / DESCRIPTION).write_text(text)
+    contents = {WEIGHTS: safetensors.torch.save(weights), DESCRIPTION: text.encode()}
+    for name, data in contents.items():
+        partial = folder / f"{name}.partial"
+        partial.write_bytes(data)
+        partial.replace(folder / name)
 
 
 def load_network(folder: Path) -> tuple[Description, Unet]:
