@@ -18,6 +18,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import tasks  # noqa: F401 - sets what torch reads when it is loaded
+
+# isort: split
 import numpy as np
 import torch
 

@@ -131,7 +131,8 @@ class Predictor:
     def quantised(self, raw: Tensor) -> Tensor:
         """Raw (z, y, x) to uint8 (c, z, y, x), on the network's device."""
         scaling = self.description.normalisation
-        normalised = (raw.float() - scaling.mean) / scaling.std
+        # In place: new memory costs the kernel more than the arithmetic costs.
+        normalised = raw.to(torch.float32, copy=True).sub_(scaling.mean).div_(scaling.std)
         x = normalised.to(self.dtype)[None, None].contiguous(memory_format=torch.channels_last_3d)
         features = self._network.features(x)[0]
         values = torch.empty(
