@@ -101,8 +101,10 @@ def run(config: str) -> None:
     from pipeline.config import load
     from pipeline.run import run as run_all
 
-    summary = run_all(load(config))
-    click.echo(f"{summary.blocks} blocks were run; labels are at {summary.output}/labels/s0")
+    loaded = load(config)
+    summary = run_all(loaded)
+    made = "labels" if loaded.predict.output == "affinities" else loaded.predict.output
+    click.echo(f"{summary.blocks} blocks were run; {made} are at {summary.output}/{made}/s0")
 
 
 @main.command(epilog="Example: raphe status segmentation.zarr")

@@ -18,6 +18,7 @@ from pipeline.store import open_store
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(gt=0)]
+Voxels = Annotated[int, Field(ge=0, le=10**15)]
 
 SCALE = 256
 """Thresholds are integers in units of 1 / (255 * SCALE)."""
@@ -51,7 +52,7 @@ class Supervoxel(_Model):
     affinity: Fraction = Field(
         0.5, description="Fragments merge along faces of at least this affinity."
     )
-    size: Positive = Field(
+    size: Annotated[int, Field(gt=0, le=10**15)] = Field(
         100, description="Two fragments that both have this many voxels are never merged here."
     )
 
@@ -77,12 +78,12 @@ class Segment(_Model):
     threshold: Fraction | None = Field(
         0.55, description="Phase 2 merges while the score is at least this; null switches it off."
     )
-    absorb_size: Annotated[int, Field(ge=0)] = Field(
+    absorb_size: Voxels = Field(
         600,
         description="Phase 3: segments with fewer voxels join the neighbour behind their "
         "strongest face; 0 switches it off.",
     )
-    min_size: Annotated[int, Field(ge=0)] = Field(
+    min_size: Voxels = Field(
         0, description="Segments with fewer voxels than this in the end become 0."
     )
 
@@ -129,7 +130,9 @@ class Predict(_Model):
         None, description="Core of an inference tile in voxels; null chooses one from the model."
     )
     output: Literal["affinities", "distances"] = Field(
-        "affinities", description="Which head is written; segmentation needs affinities."
+        "affinities",
+        description="Which head is written. distances (output/distances/s0) end the run there, "
+        "since segmentation needs affinities: give them an output of their own.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="auto takes CUDA where there is one."

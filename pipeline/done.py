@@ -138,15 +138,13 @@ def finish(store: Store, step: Step) -> None:
 
 def recorded(store: Store, step: str) -> dict[str, Any]:
     """What is recorded of a step: ``version``, ``params``, ``blocks``, ``outputs``, ``objects``."""
-    data = store.read(f"done/{step}/step.json")
-    record: dict[str, Any] = json.loads(data) if data else {}
+    record: dict[str, Any] = store.read_json(f"done/{step}/step.json") or {}
     return record
 
 
 def recorded_steps(store: Store) -> list[str]:
     """Names of the steps that a store has markers of, in the order of the last run."""
-    data = store.read(_STEPS)
-    names: list[str] = json.loads(data) if data else []
+    names: list[str] = store.read_json(_STEPS) or []
     return names
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from pipeline.events import Events
 from pipeline.fingerprint import essence
-from pipeline.geometry import Triple
+from pipeline.geometry import Triple, block_name
 from pipeline.steps import Step
 from pipeline.store import Store
 
@@ -44,7 +44,7 @@ class Faults:
         self, step: Step, index: Triple, attempt: int, error: str, worker: str, *, final: bool
     ) -> None:
         """Keep the error of an attempt; `final` if there is no other one."""
-        block = ".".join(map(str, index))
+        block = block_name(index)
         name = f"errors/{step.name}/{block}.json"
         record = {
             "step": step.name,
@@ -68,17 +68,17 @@ class Faults:
         """A block is done: if it failed before, say so in its record."""
         if not self._open:
             return
-        name = f"errors/{step}/{'.'.join(map(str, index))}.json"
+        name = f"errors/{step}/{block_name(index)}.json"
         if name in self._open:
             self._open.discard(name)
-            record: dict[str, Any] = json.loads(self._store.read(name) or b"{}")
+            record: dict[str, Any] = self._store.read_json(name) or {}
             record["resolved"] = True
             self._store.write(name, json.dumps(record, indent=1).encode())
 
 
 def open_faults(store: Store) -> list[dict[str, Any]]:
     """The records of blocks that failed and were not done since."""
-    records = (json.loads(store.read(name) or b"{}") for name in store.list("errors/"))
+    records = (store.read_json(name) or {} for name in store.list("errors/"))
     return [record for record in records if not record.get("resolved", True)]
 
 

@@ -86,6 +86,17 @@ class Box:
         return Box(triple(o - b for o, b in zip(self.offset, origin, strict=True)), self.shape)
 
 
+def block_name(index: Triple) -> str:
+    """A block's index as it stands in the names of objects.
+
+    Examples
+    --------
+    >>> block_name((2, 0, 5))
+    '2.0.5'
+    """
+    return ".".join(map(str, index))
+
+
 @dataclass(frozen=True, slots=True)
 class Block:
     """One block of a grid: its index, and its voxels inside the region of interest."""
@@ -96,7 +107,7 @@ class Block:
     @property
     def name(self) -> str:
         """The index as it stands in the names of objects, for example ``2.0.5``."""
-        return ".".join(map(str, self.index))
+        return block_name(self.index)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +148,13 @@ class Grid:
             (e - 1 - a) // b for e, a, b in zip(self.roi.end, self.anchor, self.block, strict=True)
         )
         return triple(stop - start + 1 for start, stop in zip(self.first, last, strict=True))
+
+    @property
+    def inner_faces(self) -> int:
+        """Number of voxel faces between neighbouring blocks."""
+        z, y, x = self.roi.shape
+        areas = (y * x, z * x, z * y)
+        return sum((n - 1) * area for n, area in zip(self.counts, areas, strict=True))
 
     def __len__(self) -> int:
         """Number of blocks."""

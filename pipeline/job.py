@@ -64,8 +64,14 @@ def _roi(config: Config, volume: Volume) -> Box:
 
 
 def make_steps(job: Job) -> list[Step]:
-    """The steps of a run: prediction (from raw), the decoder, the pyramid."""
-    names = [*(["predict"] if job.config.raw is not None else []), job.config.decoder, "pyramid"]
+    """The steps of a run: prediction (from raw), the decoder, the pyramid.
+
+    No decoder segments distances: a run that predicts them ends there.
+    """
+    config = job.config
+    names = [*(["predict"] if config.raw is not None else []), config.decoder, "pyramid"]
+    if config.raw is not None and config.predict.output == "distances":
+        names = ["predict"]
     steps: list[Step] = []
     upstream: list[Step] = []
     for name in names:

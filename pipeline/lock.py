@@ -18,7 +18,7 @@ from typing import Any
 import psutil
 
 from pipeline.errors import RunError
-from pipeline.store import Store
+from pipeline.store import Store, parse_json
 
 LOCK = "lock.json"
 
@@ -43,7 +43,7 @@ def locked(store: Store) -> Iterator[None]:
 
     def take(present: bytes | None) -> bytes:
         if present is not None:
-            _refuse_if_alive(json.loads(present), store)
+            _refuse_if_alive(parse_json(present, f"{store.url}{LOCK}"), store)
         return mine
 
     store.update(LOCK, take)

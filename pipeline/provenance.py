@@ -126,6 +126,5 @@ def _frame(job: Job) -> dict[str, Any]:
 
 
 def _read(store: Store) -> dict[str, Any]:
-    data = store.read(PROVENANCE)
-    record: dict[str, Any] = json.loads(data) if data else {}
+    record: dict[str, Any] = store.read_json(PROVENANCE) or {}
     return record

@@ -26,7 +26,7 @@ from pipeline.clusters import Workers
 from pipeline.errors import RunError
 from pipeline.faults import Faults
 from pipeline.fingerprint import Keys
-from pipeline.geometry import Triple
+from pipeline.geometry import Triple, block_name
 from pipeline.progress import Progress
 from pipeline.steps import Step
 
@@ -168,7 +168,7 @@ class Schedule:
             self._progress.started(step.name)
         items = tuple(self._item(step, attempt.ticket.index) for attempt in attempts)
         work = Work(self._output, step.name, step.process, step.params, items)
-        name = ".".join(map(str, first.ticket.index))
+        name = block_name(first.ticket.index)
         key = f"{step.name}-{name}-{first.tried + first.lost}-{next(self._number)}"
         future = self._client.submit(
             run_on_worker,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -65,10 +64,9 @@ def read_status(output: str) -> Status:
             f"there is no run at {output!r}; give the output of a run (`output` in its "
             "configuration), or start one with `raphe run`"
         )
-    held = store.read(LOCK)
     return Status(
         output=output,
-        holder=json.loads(held) if held else None,
+        holder=store.read_json(LOCK),
         steps={
             name: (len(markers(store, name)), recorded(store, name).get("blocks")) for name in names
         },

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import functools
+import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -18,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 import tensorstore as ts
 
-from pipeline.errors import VolumeError
+from pipeline.errors import TableError, VolumeError
 from pipeline.remedies import storage_errors
 
 _SCHEMES = ("file://", "s3://", "gs://", "memory://")
@@ -89,6 +90,22 @@ def _opened(url: str) -> Store:
     return Store(url)
 
 
+def parse_json(data: bytes, name: str) -> Any:
+    """The value of JSON text; `name` is for the error message.
+
+    Raises
+    ------
+    TableError
+        If it is damaged.
+    """
+    try:
+        return json.loads(data)
+    except ValueError as error:
+        raise TableError(
+            f"{name} is damaged ({error}). Delete it; the next run makes it again."
+        ) from error
+
+
 class Store:
     """Whole objects under a URL.
 
@@ -113,6 +130,17 @@ class Store:
     def read(self, name: str) -> bytes | None:
         """The bytes of an object, or None if there is none."""
         return self._read(name)[0]
+
+    def read_json(self, name: str) -> Any:
+        """The value of a JSON object, or None if there is none.
+
+        Raises
+        ------
+        TableError
+            If the object is damaged.
+        """
+        data = self.read(name)
+        return None if data is None else parse_json(data, f"{self.url}{name}")
 
     def write(self, name: str, data: bytes) -> None:
         """Replace an object by `data`, whole or not at all."""

@@ -101,6 +101,8 @@ def assign_steps(job: Job) -> list[Step]:
                 upper=everything if numbered else (0, 0, 0),
                 trivial=True,
                 peak_bytes=100 << 20,
+                bytes_read=10 * levels[level].inner_faces,
+                bytes_written=10 * levels[level - 1 if level else 0].inner_faces,
                 paths=FRAME,
                 outputs=(f"tables/assign/{level - 1}/" if level else "tables/labels/",),
             )

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.errors import TableError
-from pipeline.geometry import Block, Grid, Triple, children, octree, triple
+from pipeline.geometry import Block, Grid, Triple, block_name, children, octree, triple
 from pipeline.steps import Counters, Job, Params, Step
 from pipeline.tables import Columns, concatenate, read_table, write_table
 from tasks.affinities import FRAME, frame, roi_of
@@ -36,6 +36,9 @@ from tasks.regiongraph import (
     stack,
     to_columns,
 )
+
+RESIDUAL = 350
+"""Bytes that go up for each voxel face between nodes, both sides together; measured on FIB-25."""
 
 NO_ALIAS: Columns = {
     "id": np.empty(0, np.uint64),
@@ -132,9 +135,7 @@ def join_children(params: Params, level: int, node: Block, union: Union) -> tupl
         For every row of `union`, its row in `joined`.
     """
     output, kind = params["output"], kind_of(params["segment"]["linkage"])
-    tables = [
-        (f"stitch/{'.'.join(map(str, index))}", d) for index, d in inner_sides(params, level, node)
-    ]
+    tables = [(f"stitch/{block_name(index)}", d) for index, d in inner_sides(params, level, node)]
     links = concatenate(
         (read_table(output, f"{name}/links-{d}") for name, d in tables),
         {"a": np.empty(0, np.uint64), "b": np.empty(0, np.uint64)},
@@ -219,6 +220,10 @@ def merge_steps(job: Job) -> list[Step]:
             grid=grid,
             after=("segment",) if level == 0 else (f"merge-{level - 1}", "stitch"),
             peak_bytes=bytes_of_edges(_voxels(grid.block, level), segment),
+            bytes_read=3 * job.roi.n_voxels // 2
+            if level == 0
+            else RESIDUAL * levels[level - 1].inner_faces,
+            bytes_written=RESIDUAL * grid.inner_faces,
             paths=FRAME,
             outputs=(f"tables/merge/{level}/",),
         )

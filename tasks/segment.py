@@ -188,11 +188,12 @@ def segment_step(job: Job, after: tuple[str, ...]) -> Step:
         after=after,
         upper=(1, 1, 1),
         prepare=segment_prepare,
-        # Affinities 3, index and parents 4, ids 8, sorted faces up to 12 each for about one
-        # face a voxel, and as much again for tables in flight.
-        peak_bytes=48 * voxels + bytes_of_edges(voxels, segment),
+        # Affinities 3, index and parents 4, ids 8, and sorted faces 12 for each of up to two a
+        # voxel; benchmarks/segment.py saw workers at 125 bytes a voxel, edges included.
+        peak_bytes=110 * voxels + bytes_of_edges(voxels, segment),
         bytes_read=3 * job.roi.n_voxels,
-        bytes_written=8 * job.roi.n_voxels,
+        # Ids, and tables: measured on FIB-25, like those of the steps that follow.
+        bytes_written=(8 + 3) * job.roi.n_voxels,
         paths=FRAME,
         outputs=("fragments/s0/", "tables/segment/"),
     )

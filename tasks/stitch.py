@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.geometry import Block, Box, Triple, triple
+from pipeline.geometry import Block, Box, Triple, block_name, triple
 from pipeline.steps import Counters, Job, Params, Step
 from pipeline.tables import Columns, read_table, write_table
 from tasks.affinities import FRAME, frame, roi_of
@@ -65,9 +65,8 @@ def stitch_process(params: Params, block: Block) -> Counters:
         if block.box.end[d] >= roi.end[d]:
             continue
         index = triple(i + (k == d) for k, i in enumerate(block.index))
-        name = ".".join(map(str, index))
         below = read_table(output, f"segment/{block.name}/upper-{d}")
-        above = read_table(output, f"segment/{name}/lower-{d}")
+        above = read_table(output, f"segment/{block_name(index)}/lower-{d}")
         links, edges = stitch_faces(below, above, _faces(block.box, d), params["segment"])
         written += write_table(output, f"stitch/{block.name}/links-{d}", links)
         written += write_table(output, f"stitch/{block.name}/edges-{d}", edges)
@@ -102,6 +101,8 @@ def stitch_step(job: Job) -> Step:
         upper=(1, 1, 1),
         trivial=True,
         peak_bytes=3 * 200 * max(job.config.block) ** 2,
+        bytes_read=2 * job.grid.inner_faces,
+        bytes_written=11 * job.grid.inner_faces,
         paths=FRAME,
         outputs=("tables/stitch/",) if len(job.grid) > 1 else (),
     )

@@ -86,3 +86,9 @@ def test_grow_adds_voxels_on_each_side(lower, upper):
     grown = Box((5, 5, 5), (2, 3, 4)).grow(lower, upper)
     assert grown.offset == tuple(5 - n for n in lower)
     assert grown.shape == tuple(n + a + b for n, a, b in zip((2, 3, 4), lower, upper, strict=True))
+
+
+def test_faces_between_blocks():
+    grid = Grid(Box((0, 0, 0), (5, 6, 7)), (4, 3, 7))
+    assert grid.inner_faces == 6 * 7 + 5 * 7
+    assert Grid(grid.roi, (8, 8, 8)).inner_faces == 0

@@ -27,7 +27,7 @@ def test_every_field_is_described(model):
 
 def test_bounds_choices_and_defaults_are_shown():
     page = render()
-    assert "| `absorb_size` | integer ≥ 0 | `600` |" in page
+    assert "| `absorb_size` | integer ≥ 0, ≤ 1000000000000000 | `600` |" in page
     assert '| `relabel` | `"packed"` or `"consecutive"` | `"packed"` |' in page
     assert "| `supervoxel` | [see below](#segmentsupervoxel) | as below |" in page
     assert "| `output` | string | required |" in page

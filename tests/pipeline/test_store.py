@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from pipeline.errors import VolumeError
+from pipeline.errors import TableError, VolumeError
 from pipeline.remedies import storage_errors
-from pipeline.store import kvstore, kvstore_url, open_store
+from pipeline.store import Store, kvstore, kvstore_url, open_store
 
 KINDS = ["file", "memory", pytest.param("s3", marks=pytest.mark.s3)]
 
@@ -183,3 +183,13 @@ def test_a_relative_path_follows_the_working_directory(tmp_path, monkeypatch):
         open_store("out").write("name", name.encode())
     assert (tmp_path / "one/out/name").read_text() == "one"
     assert (tmp_path / "other/out/name").read_text() == "other"
+
+
+def test_a_damaged_record_is_named(tmp_path):
+    store = Store(str(tmp_path))
+    assert store.read_json("record.json") is None
+    store.write("record.json", b'{"a": [1, 2]}')
+    assert store.read_json("record.json") == {"a": [1, 2]}
+    store.write("record.json", b'{"a": [1, ')
+    with pytest.raises(TableError, match=r"record\.json is damaged .* Delete it"):
+        store.read_json("record.json")

@@ -78,7 +78,7 @@ def test_a_block_too_large_for_31_bit_faces_is_refused(settings):
 
 def test_memory_is_projected_from_what_edges_hold(settings):
     """Without supervoxels there are twenty times as many, and histograms are large."""
-    settings |= {"cluster": {"memory_gib": 4.0}, "block": (256, 256, 256)}
+    settings |= {"cluster": {"memory_gib": 5.0}, "block": (256, 256, 256)}
 
     def check(**segment):
         config = Config(**settings, segment=segment)

@@ -3,12 +3,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from pipeline.arrays import open_array
 from pipeline.config import Config, Predict, Roi
 from pipeline.errors import ConfigError, ModelError
 from pipeline.fingerprint import fingerprint
 from pipeline.geometry import Box
+from pipeline.run import run as run_all
 from pipeline.steps import Job
 from tasks import predict
 from tasks.networks.architecture import Bottom, Level, UnetArchitecture
@@ -230,3 +232,19 @@ def test_cuda_says_what_the_cpu_says(paths):
         for name in ("cpu", "cuda")
     ]
     assert difference(found[0].submit(raw)(), found[1].submit(raw)()) <= 1
+
+
+def test_a_run_that_predicts_distances_ends_there(paths, tmp_path):
+    config = Config(
+        raw=str(paths / "raw.npy"),
+        model=str(paths / "model"),
+        output=str(tmp_path / "out"),
+        voxel_size=(10, 10, 10),
+        block=(8, 16, 16),
+        predict=Predict(output="distances", tile=(4, 8, 8)),
+        cluster={"processes": False},
+    )
+    summary = run_all(config, console=Console(quiet=True))
+    assert [step.name for step in summary.steps] == ["predict"]
+    array = open_array(f"{config.output}/distances/s0")
+    assert len(np.unique(array.read(Box((0, 0, 0), SHAPE)))) > 2
