@@ -113,8 +113,10 @@ def _this_run() -> dict[str, Any]:
 
 
 def _frame(job: Job) -> dict[str, Any]:
+    given = job.identity.get("input", job.identity)
     frame: Mapping[str, Any] = {
-        "input": job.identity.get("input", dict(job.identity)),
+        # An array that was written anew at the same place is redone, not refused.
+        "input": {name: value for name, value in given.items() if name != "first_chunk"},
         "kind": "raw" if job.config.raw is not None else "affinities",
         "voxel_size": job.voxel_size,
         "translation": job.translation,

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import tensorstore as ts
 
 from pipeline.errors import VolumeError
-from pipeline.formats.source import Reader, Slices
+from pipeline.formats.source import Reader, Slices, local_path
 from pipeline.remedies import storage_errors
 from pipeline.store import context, kvstore, open_store
 
@@ -35,6 +35,20 @@ def read_json(url: str, name: str) -> dict[str, Any] | None:
             "restore it from its source"
         ) from error
     return document if isinstance(document, dict) else None
+
+
+def first_chunk(url: str, name: str) -> dict[str, int]:
+    """What tells the first chunk, and with it an array that was written anew, from an earlier one.
+
+    The first chunk stays as it is when an array grows. Nothing is told of a store that is not
+    local, where only reading the whole chunk would tell, nor of a chunk that is not stored.
+    """
+    folder = local_path(url)
+    path = None if folder is None else folder / name
+    if path is None or not path.is_file():
+        return {}
+    stat = path.stat()
+    return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
 
 
 def open_driver(driver: str, url: str, options: Mapping[str, Any] | None = None) -> ts.TensorStore:

@@ -9,7 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline.errors import VolumeError
-from pipeline.formats.chunked import chunk_shape, numpy_dtype, open_driver, read_json, reader
+from pipeline.formats.chunked import (
+    chunk_shape,
+    first_chunk,
+    numpy_dtype,
+    open_driver,
+    read_json,
+    reader,
+)
 from pipeline.formats.source import Scale, Source, axis_names, digest, three, triples
 from pipeline.omezarr import nanometres
 from pipeline.store import kvstore_url
@@ -43,6 +50,7 @@ def find(url: str) -> Source | None:
             "format": "n5",
             "url": kvstore_url(url),
             "metadata": digest(attributes, without=("dimensions",)),
+            "first_chunk": first_chunk(url, "/".join("0" * len(array.shape))),
         },
     )
 

@@ -12,7 +12,14 @@ from typing import Any
 
 from pipeline import omezarr
 from pipeline.errors import VolumeError
-from pipeline.formats.chunked import chunk_shape, numpy_dtype, open_driver, read_json, reader
+from pipeline.formats.chunked import (
+    chunk_shape,
+    first_chunk,
+    numpy_dtype,
+    open_driver,
+    read_json,
+    reader,
+)
 from pipeline.formats.source import Scale, Source, axis_names, digest, three, triples
 from pipeline.store import kvstore_url
 
@@ -83,8 +90,19 @@ def _source(url: str, driver: str, document: Json, attributes: Json) -> Source:
             "format": driver,
             "url": kvstore_url(url),
             "metadata": digest(document, without=("shape",)),
+            "first_chunk": first_chunk(url, _first_chunk_name(driver, document, ndim)),
         },
     )
+
+
+def _first_chunk_name(driver: str, document: Json, ndim: int) -> str:
+    zeros = "0" * ndim
+    if driver == "zarr":
+        return str(document.get("dimension_separator", ".")).join(zeros)
+    encoding = document["chunk_key_encoding"]
+    if encoding["name"] == "v2":
+        return str(encoding.get("configuration", {}).get("separator", ".")).join(zeros)
+    return str(encoding.get("configuration", {}).get("separator", "/")).join("c" + zeros)
 
 
 def _of_space(level: omezarr.Level, axes: tuple[str, ...]) -> tuple[Scale | None, Scale | None]:

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 from pathlib import Path
 
 import h5py
@@ -16,6 +17,7 @@ from volume_writers import (
     RAW,
     hdf5,
     imagej,
+    n5,
     neuroglancer,
     npy,
     npz,
@@ -219,6 +221,19 @@ def test_identity_changes_with_the_file(tmp_path, write):
     assert open_volume(url).identity == before
     os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
     assert open_volume(url).identity != before
+
+
+@pytest.mark.parametrize("write", [zarr_v2, zarr_v3, n5])
+def test_identity_tells_an_array_that_was_written_anew(tmp_path, write):
+    url = str(write(tmp_path))
+    before = open_volume(url).identity
+    shutil.rmtree(url)
+    again = str(write(tmp_path))
+    assert again == url
+    after = open_volume(url).identity
+    assert after.keys() == before.keys()
+    assert before["first_chunk"]["size"] > 0
+    assert after != before
 
 
 def test_stack_may_grow_night_by_night(tmp_path):

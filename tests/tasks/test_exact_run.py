@@ -1,18 +1,21 @@
 """The exact decoder through a whole run, continued with other parameters."""
 
+import shutil
 import uuid
 
 import numpy as np
 import pytest
+import zarr
 from rich.console import Console
 
-from pipeline.config import Config
+from pipeline.config import Config, Segment
 from pipeline.errors import ConfigError
 from pipeline.geometry import Box
 from pipeline.job import make_job, make_steps
 from pipeline.plan import check_memory
 from pipeline.run import run
 from pipeline.volumes import open_volume
+from tasks.core import segment_volume
 
 QUIET = Console(quiet=True)
 PLAIN = {"supervoxel": None, "absorb_size": 0}
@@ -88,3 +91,20 @@ def test_memory_is_projected_from_what_edges_hold(settings):
     check(linkage="quantile-50")
     with pytest.raises(ConfigError, match=r"'segment' needs 5\d\.\d GiB"):
         check(linkage="quantile-50", supervoxel=None)
+
+
+def test_an_input_that_was_written_anew_is_segmented_anew(settings, tmp_path):
+    first = np.load(settings["affinities"])
+    path = tmp_path / "affinities.zarr"
+    given = settings | {"affinities": str(path)}
+    results = []
+    for values in (first, first[:, ::-1], first[:, ::-1]):
+        if not results or (values != results[-1][0]).any():
+            shutil.rmtree(path, ignore_errors=True)
+            zarr.save_array(path, np.ascontiguousarray(values), zarr_format=2)
+        summary = run(Config(**given, segment=PLAIN), console=QUIET)
+        results.append((values, labels(given), summary.blocks))
+        expected = segment_volume(np.ascontiguousarray(values), Segment(**PLAIN))
+        np.testing.assert_array_equal(results[-1][1], expected)
+    assert (results[0][1] != results[1][1]).any()
+    assert [blocks > 0 for *_, blocks in results] == [True, True, False]
