@@ -5,6 +5,7 @@ labels of a run that nothing happened to.
 """
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -25,18 +26,26 @@ def test_a_block_shape_that_does_not_divide_the_volume(project, expected):
     assert_same(read_result(project.output), expected)
 
 
+def replace_keeping_its_time(path, data):
+    """As decay does, and a restore from a backup: the file is not one that was written anew."""
+    stat = path.stat()
+    path.write_bytes(data)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
 @pytest.mark.parametrize("damage", ["a flipped byte", "truncated"])
 def test_a_damaged_chunk_of_the_input(project, expected, damage):
     chunk = project.input / "c/0/0/0/0"
     whole = chunk.read_bytes()
     middle = len(whole) // 2
     flipped = whole[:middle] + bytes([whole[middle] ^ 255]) + whole[middle + 1 :]
-    chunk.write_bytes(flipped if damage == "a flipped byte" else whole[:middle])
+    damaged = flipped if damage == "a flipped byte" else whole[:middle]
+    replace_keeping_its_time(chunk, damaged)
     status, said = project("run")
     assert status == 1
     assert_failed(project, said, "segment/0.0.0: ", "The stored bytes are damaged: restore")
     assert "failed: segment/0.0.0, attempt 3" in project("status")[1]
-    chunk.write_bytes(whole)
+    replace_keeping_its_time(chunk, whole)
     assert "segment: continues, 7 of 8 blocks are done" in project.run()
     assert_same(read_result(project.output), expected)
     assert "failed: segment" not in project("status")[1]

@@ -47,8 +47,7 @@ def first_chunk(url: str, name: str) -> dict[str, int]:
     path = None if folder is None else folder / name
     if path is None or not path.is_file():
         return {}
-    stat = path.stat()
-    return {"size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    return {"mtime_ns": path.stat().st_mtime_ns}
 
 
 def open_driver(driver: str, url: str, options: Mapping[str, Any] | None = None) -> ts.TensorStore:
