@@ -28,7 +28,7 @@ KILLS = 10
 CROP = {
     "roi": {"offset": [10, 20, 30], "shape": [60, 150, 150]},
     "block": [20, 50, 50],
-    "retries": 5,
+    "retries": 10,  # all kills may meet the same block
 }
 """64 blocks: there is always a moment left for the next kill. A worker may be killed
 more often with one block than a block that fails would be tried."""
@@ -202,7 +202,7 @@ def test_kills_during_prediction(tmp_path):
         "predict": {"tile": [40, 32, 32]},
         "roi": {"offset": [20, 60, 60], "shape": [40, 64, 64]},
         "block": [40, 32, 32],
-        "retries": 5,
+        "retries": 10,  # all kills may meet the same block
     }
     undisturbed, disturbed = (Raphe(tmp_path / name, **fields) for name in ("one", "other"))
     undisturbed.complete()

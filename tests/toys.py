@@ -141,7 +141,8 @@ def run(made: Job, steps: list[Step]) -> tuple[RunSummary, str]:
 
 def main(output: str, sleep: str) -> None:
     """A driver with processes, for tests that kill it: python -m toys OUTPUT SLEEP."""
-    made = job(output, shape=(16, 8, 8), cluster={"processes": True})
+    # Ten kills may all meet the same block.
+    made = job(output, shape=(16, 8, 8), cluster={"processes": True}, retries=10)
     slow = {name: {"sleep": float(sleep)} for name in ("source", "context", "up", "end")}
     execute(made, chain(made, slow), console=Console(stderr=True))
 
