@@ -7,7 +7,7 @@ the integers that everything is compared with.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -213,8 +213,16 @@ class Config(_Model):
         return self
 
 
+M = TypeVar("M", bound=BaseModel)
+
+
 def parse(text: str, source: str) -> Config:
-    """A configuration from YAML; `source` names it in error messages.
+    """The configuration of a run from YAML; see `parse_as`."""
+    return parse_as(Config, text, source)
+
+
+def parse_as(model: type[M], text: str, source: str) -> M:
+    """What a pydantic model describes, from YAML; `source` names it in error messages.
 
     Raises
     ------
@@ -228,15 +236,14 @@ def parse(text: str, source: str) -> Config:
     if not isinstance(data, dict):
         raise ConfigError(f"{source} holds no configuration (a mapping of fields is expected)")
     try:
-        return Config.model_validate(data)
+        return model.model_validate(data)
     except ValidationError as error:
         raise ConfigError(f"{source}:\n" + "\n".join(_lines(error))) from error
 
 
 def _lines(error: ValidationError) -> list[str]:
     return [
-        f"  {'.'.join(map(str, item['loc'])) or 'configuration'}: {item['msg']}"
-        f" (given: {item['input']!r})"
+        f"  {'.'.join(map(str, item['loc']))}: {item['msg']} (given: {item['input']!r})"
         if item["loc"]
         else f"  {item['msg']}"
         for item in error.errors()

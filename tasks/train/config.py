@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
+from pipeline.config import parse_as
 from pipeline.errors import ConfigError
 from tasks.networks.architecture import Kernel, Part, UnetArchitecture
 from tasks.networks.heads import NEAREST, AffinityHead, Head
@@ -109,16 +109,7 @@ def load(path: str) -> Training:
         With one line for every field that is wrong.
     """
     try:
-        data = yaml.safe_load(Path(path).read_text())
+        text = Path(path).read_text()
     except FileNotFoundError as error:
         raise ConfigError(f"there is no training configuration at {path!r}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from error
-    try:
-        return Training.model_validate(data)
-    except ValidationError as error:
-        lines = [
-            f"  {'.'.join(map(str, item['loc'])) or 'configuration'}: {item['msg']}"
-            for item in error.errors()
-        ]
-        raise ConfigError(f"{path}:\n" + "\n".join(lines)) from error
+    return parse_as(Training, text, path)
