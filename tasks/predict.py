@@ -24,16 +24,18 @@ from pipeline.errors import ConfigError, ModelError
 from pipeline.geometry import Block, Box, Grid, Triple, triple
 from pipeline.steps import Counters, Job, Params, Step
 from pipeline.volumes import Volume, open_volume
-from tasks.networks.architecture import UnetArchitecture
-from tasks.networks.heads import NEAREST, AffinityHead
-from tasks.networks.memory import OVERHEAD, activation_values
 from tasks.networks.model import Description, find_model, read_description, weights_hash
 from tasks.networks.predictor import Predictor, find_device, predictor
+from tasks.parts import Network
+from tasks.targets.affinities import NEAREST, Affinities
 from tasks.tiles import cores, read_ahead, read_mirrored, whole_tiles
 
 SIDE = 128
 """Side of a tile's core, in voxels of the finest axis, if none is configured. Smaller ones
 spend their time on context, larger ones need more than 2 GiB."""
+
+OVERHEAD = 600 << 20
+"""Bytes of a process with torch loaded, and what large pages and workspaces waste."""
 
 AHEAD = 2
 """Tiles that are read before the network asks for them."""
@@ -53,7 +55,7 @@ def steps(job: Job, upstream: list[Step]) -> list[Step]:
     folder = find_model(str(config.model))
     description = read_description(folder)
     head = description.head(config.predict.output)
-    if isinstance(head, AffinityHead) and head.offsets != NEAREST:
+    if isinstance(head, Affinities) and head.offsets != NEAREST:
         raise ModelError(
             f"head {config.predict.output!r} of model {config.model!r} has the offsets "
             f"{head.offsets}, and a run segments {NEAREST}, in this order; use another model"
@@ -65,17 +67,15 @@ def steps(job: Job, upstream: list[Step]) -> list[Step]:
         )
     description.check_data(raw.voxel_size, raw.dtype)
     tile = config.predict.tile or default_tile(description)
-    architecture = description.architecture
-    _check_tile(tile, architecture)
+    needs = description.network
+    _check_tile(tile, needs)
     block = whole_tiles(config.block, tile)
     params = _params(job, description, tile, block) | {
         "model": config.model,
         "weights": weights_hash(folder),
     }
     # Cores are rounded up to the stride where the region of interest cuts them.
-    reach = triple(
-        c + s - 1 for c, s in zip(architecture.context, architecture.stride, strict=True)
-    )
+    reach = triple(c + s - 1 for c, s in zip(needs.context, needs.stride, strict=True))
     return [
         Step(
             name="predict",
@@ -88,7 +88,7 @@ def steps(job: Job, upstream: list[Step]) -> list[Step]:
             resource="GPU" if find_device(config.predict.device).type == "cuda" else "CPU",
             prepare=prepare,
             peak_bytes=_peak_bytes(params, description, head.channels, raw.dtype.itemsize),
-            bytes_read=_voxels_read(job.roi, tile, architecture) * raw.dtype.itemsize,
+            bytes_read=_voxels_read(job.roi, tile, needs) * raw.dtype.itemsize,
             bytes_written=head.channels * job.roi.n_voxels,
             # What of the region and the volume a block sees is in its own geometry.
             paths=("raw", "model", "output", "roi", "array", "device", "workers"),
@@ -100,7 +100,7 @@ def steps(job: Job, upstream: list[Step]) -> list[Step]:
 def default_tile(description: Description) -> Triple:
     """A core of about `SIDE` voxels on the finest axis, as large in nm on the others."""
     finest = min(description.voxel_size)
-    sides = zip(description.architecture.stride, description.voxel_size, strict=True)
+    sides = zip(description.network.stride, description.voxel_size, strict=True)
     return triple(max(1, round(SIDE * finest / size / stride)) * stride for stride, size in sides)
 
 
@@ -132,8 +132,8 @@ def process(params: Params, block: Block) -> Counters:
     )
     raw = open_volume(params["raw"], voxel_size=params["voxel_size"], axes=params["axes"])
     roi = Box(triple(params["roi"]["offset"]), triple(params["roi"]["shape"]))
-    architecture = network.description.architecture
-    tiles = cores(block.box, roi, triple(params["tile"]), architecture.stride)
+    needs = network.description.network
+    tiles = cores(block.box, roi, triple(params["tile"]), needs.stride)
     wanted = _in_mask(params, tiles, block.box)
     values, n_read = predict_tiles(network, raw, wanted, block.box)
     open_array(_url(params)).write(block.box, values)
@@ -163,7 +163,7 @@ def predict_tiles(
     n_read : int
         Bytes of raw data given to the network.
     """
-    context = network.description.architecture.context
+    context = network.description.network.context
     values = np.zeros((network.head.channels, *box.shape), np.uint8)
     waiting: deque[tuple[Box, Any]] = deque()
     n_read = 0
@@ -199,7 +199,7 @@ def _params(job: Job, description: Description, tile: Triple, block: Triple) -> 
         "voxel_size": config.voxel_size,
         "axes": config.axes,
         "mask": mask and {"url": config.mask, "identity": dict(mask.identity)},
-        "description": description.model_dump(mode="json", include={"architecture", "heads"})
+        "description": description.model_dump(mode="json", include={"network", "heads"})
         | {"normalisation": description.normalisation.model_dump()},
         "head": config.predict.output,
         "channels": head.channels,
@@ -219,9 +219,9 @@ def _params(job: Job, description: Description, tile: Triple, block: Triple) -> 
     }
 
 
-def _check_tile(tile: Triple, architecture: UnetArchitecture) -> None:
+def _check_tile(tile: Triple, needs: Network) -> None:
     try:
-        architecture.check_core(tile)
+        needs.check_core(tile)
     except ModelError as error:
         raise ConfigError(f"predict.tile: {error}") from error
 
@@ -242,24 +242,24 @@ def _n_cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def _voxels_read(roi: Box, tile: Triple, architecture: UnetArchitecture) -> int:
+def _voxels_read(roi: Box, tile: Triple, needs: Network) -> int:
     """Voxels of all tiles with their context: a product, since tiles are a product of axes."""
     total = 1
     for axis in range(3):
         column = Box(roi.offset, triple(roi.shape[i] if i == axis else 1 for i in range(3)))
-        context = architecture.context
+        context = needs.context
         total *= sum(
             core.grow(context, context).shape[axis]
-            for core in cores(column, roi, tile, architecture.stride)
+            for core in cores(column, roi, tile, needs.stride)
         )
     return total
 
 
 def _peak_bytes(params: Params, description: Description, channels: int, itemsize: int) -> int:
-    architecture = description.architecture
+    needs = description.network
     tile = triple(params["tile"])
-    inputs = Box((0, 0, 0), architecture.input_shape(tile)).n_voxels
-    values = activation_values(architecture, tile)
+    inputs = Box((0, 0, 0), needs.input_shape(tile)).n_voxels
+    values = needs.activation_values(tile)
     width = 2 if params["precision"] == "bfloat16" else 4
     block = Box((0, 0, 0), triple(params["block"])).n_voxels
     return OVERHEAD + width * values + (4 + (AHEAD + 1) * itemsize) * inputs + 2 * channels * block

@@ -8,23 +8,20 @@ a voxel more. Kernels are odd, so every margin is the same before and after.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+from torch import Tensor, nn
 
-from pipeline.errors import ModelError
 from pipeline.geometry import Triple, triple
+from tasks.networks import unet
+from tasks.parts import Network, Part
 
 Factor = Annotated[int, Field(ge=1)]
 Kernel = tuple[Factor, Factor, Factor]
 Channels = Annotated[int, Field(gt=0)]
-
-
-class Part(BaseModel):
-    """Base of everything that is read from ``model.yaml``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Level(Part):
@@ -65,7 +62,7 @@ class Margins:
     below: Triple
 
 
-class UnetArchitecture(Part):
+class UnetArchitecture(Network):
     """A 3-D U-Net with valid convolutions, anisotropic where its kernels are.
 
     Examples
@@ -79,6 +76,7 @@ class UnetArchitecture(Part):
     ((1, 2, 2), (3, 5, 5), (10, 18, 18))
     """
 
+    kind: Literal["unet"] = "unet"
     levels: list[Level] = Field(min_length=1, description="Finest first, without the coarsest.")
     bottom: Bottom = Field(description="The coarsest resolution.")
 
@@ -119,30 +117,46 @@ class UnetArchitecture(Part):
             found.append(Margins(before, skip, needed, _scale(inner, level.factor)))
         return found[::-1]
 
-    def check_core(self, core: Triple) -> None:
-        """Raise unless `core` is a multiple of the stride on every axis.
+    def build(self, channels: Mapping[str, int], *, plain: bool) -> nn.Module:
+        """The U-Net with these heads: `plain` for prediction, else for training."""
+        return unet.Unet(self, channels, plain=plain)
 
-        Raises
-        ------
-        ModelError
-            With the nearest shape that would do.
+    def folded(self, trained: nn.Module) -> dict[str, Tensor]:
+        """Weights with which the plain U-Net computes what `trained` does, float32."""
+        return unet.folded(trained)
+
+    def activation_values(self, core: Triple) -> int:
+        """The largest number of values alive at once, an upper bound.
+
+        While a convolution runs, its input and output and all skipped features
+        of the finer levels are alive.
         """
-        if any(c <= 0 or c % s for c, s in zip(core, self.stride, strict=True)):
-            near = triple(max(1, -(-c // s)) * s for c, s in zip(core, self.stride, strict=True))
-            raise ModelError(
-                f"a tile's core {core} is not a multiple of the network's stride {self.stride}; "
-                f"{near} would be"
-            )
-
-    def input_shape(self, core: Triple) -> Triple:
-        """Shape of the input that gives an output of shape `core`."""
-        self.check_core(core)
-        return triple(c + 2 * m for c, m in zip(core, self.context, strict=True))
+        shape, kept, inputs = core, 0, 1
+        peak = 0
+        for level, margins in zip(self.levels, self.margins(), strict=True):
+            entering = _voxels(shape, margins.before)
+            peak = max(peak, kept + (inputs + level.channels) * entering)
+            if len(level.down) > 1:
+                peak = max(peak, kept + 2 * level.channels * entering)
+            kept += level.channels * _voxels(shape, margins.skip)
+            shape = triple(s // f for s, f in zip(shape, level.factor, strict=True))
+            inputs = level.channels
+        deepest = zip(self.margins()[-1].skip, self.levels[-1].factor, strict=True)
+        margin = triple(m // f for m, f in deepest)
+        peak = max(peak, kept + 2 * self.bottom.channels * _voxels(shape, margin))
+        # On the way up the skipped features, the upsampled ones and their sum are alive.
+        joined = self.levels[0].channels * _voxels(core, self.margins()[0].joined)
+        return max(peak, kept + 3 * joined)
 
 
 def radius(kernels: list[Kernel]) -> Triple:
     """Voxels that a chain of valid convolutions takes off each side."""
     return triple(sum(kernel[axis] // 2 for kernel in kernels) for axis in range(3))
+
+
+def _voxels(shape: Triple, margin: Triple) -> int:
+    z, y, x = (s + 2 * m for s, m in zip(shape, margin, strict=True))
+    return z * y * x
 
 
 def _add(a: Triple, b: Triple) -> Triple:

@@ -14,14 +14,14 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import safetensors.torch
+import torch
 import yaml
 from pydantic import Field, ValidationError
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.errors import ModelError
-from tasks.networks.architecture import Part, UnetArchitecture
-from tasks.networks.heads import AffinityHead, DistanceHead, Head
-from tasks.networks.unet import Unet
+from tasks.parts import Part, Target
+from tasks.registry import AnyNetwork, AnyTarget
 
 DESCRIPTION = "model.yaml"
 WEIGHTS = "weights.safetensors"
@@ -43,12 +43,17 @@ class Normalisation(Part):
 class Description(Part):
     """Everything about a model but its weights: the content of ``model.yaml``."""
 
-    format: Literal[1] = Field(1, description="Version of this file's format.")
-    architecture: UnetArchitecture = Field(description="Levels, kernels and factors.")
-    heads: dict[str, Head] = Field(min_length=1, description="What the network predicts, by name.")
+    format: Literal[2] = Field(2, description="Version of this file's format.")
+    network: AnyNetwork = Field(description="Its kind and structure.")
+    heads: dict[str, AnyTarget] = Field(
+        min_length=1, description="What the network predicts, by name."
+    )
     voxel_size: tuple[float, float, float] = Field(description="nm, z y x, trained at.")
     dtype: Literal["uint8", "uint16"] = Field(description="Of the raw data.")
     normalisation: Normalisation = Field(description="Fixed scaling of raw data.")
+    decoding: dict[str, Any] = Field(
+        {}, description="What validation found best: fields of a run's `segment`."
+    )
     training: dict[str, Any] = Field({}, description="How it was trained, and its scores.")
     licence: str = Field("", description="Terms of the weights.")
     credit: str = Field("", description="Whom to credit for the training data.")
@@ -57,7 +62,7 @@ class Description(Part):
         """Channels of every head."""
         return {name: head.channels for name, head in self.heads.items()}
 
-    def head(self, name: str) -> AffinityHead | DistanceHead:
+    def head(self, name: str) -> Target:
         """A head by name.
 
         Raises
@@ -131,7 +136,13 @@ def read_description(folder: Path) -> Description:
     """
     path = folder / DESCRIPTION
     try:
-        return Description.model_validate(yaml.safe_load(path.read_text()))
+        data = yaml.safe_load(path.read_text())
+        if isinstance(data, dict) and data.get("format") == 1:
+            raise ModelError(
+                f"{path} is of format 1, which Raphe no longer reads. Train the model again; or "
+                "set format: 2, rename architecture to network and give it kind: unet."
+            )
+        return Description.model_validate(data)
     except (yaml.YAMLError, ValidationError) as error:
         raise ModelError(f"{path} does not describe a model: {error}") from error
 
@@ -142,8 +153,28 @@ def weights_hash(folder: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def save_model(folder: Path, description: Description, weights: dict[str, Tensor]) -> None:
-    """Write a model directory, each file whole; `weights` are those of the plain network."""
+def save_model(
+    folder: Path, description: Description, weights: dict[str, Tensor], *, half: bool = False
+) -> None:
+    """Write a model directory, each file whole.
+
+    Parameters
+    ----------
+    folder : Path
+        Made if need be.
+    description : Description
+    weights : dict of Tensor
+        Those of the plain network.
+    half : bool
+        Whether to write them as float16, with 11 bits of mantissa, in half of the space.
+
+    Raises
+    ------
+    ModelError
+        If a weight is too large for float16, or not finite at all.
+    """
+    if half:
+        weights = {name: _halved(name, tensor) for name, tensor in weights.items()}
     folder.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(
         description.model_dump(mode="json"),
@@ -159,7 +190,17 @@ def save_model(folder: Path, description: Description, weights: dict[str, Tensor
         partial.replace(folder / name)
 
 
-def load_network(folder: Path) -> tuple[Description, Unet]:
+def _halved(name: str, tensor: Tensor) -> Tensor:
+    halved = tensor.half() if tensor.is_floating_point() else tensor
+    if not bool(torch.isfinite(halved).all()):
+        raise ModelError(
+            f"weights {name} reach {float(tensor.abs().max()):.3g}, and float16 ends at 65504; "
+            "save the model with half=False"
+        )
+    return halved
+
+
+def load_network(folder: Path) -> tuple[Description, nn.Module]:
     """The description and the network of prediction, float32 on the CPU.
 
     Raises
@@ -168,7 +209,7 @@ def load_network(folder: Path) -> tuple[Description, Unet]:
         If a file is damaged or the two do not belong together.
     """
     description = read_description(folder)
-    network = Unet(description.architecture, description.channels(), plain=True)
+    network = description.network.build(description.channels(), plain=True)
     try:
         network.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS))
     except (safetensors.SafetensorError, RuntimeError, struct.error) as error:

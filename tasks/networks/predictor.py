@@ -12,17 +12,17 @@ import functools
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.errors import ConfigError, ModelError
 from tasks.networks.model import Description, load_network, weights_hash
-from tasks.networks.unet import Unet
+from tasks.parts import Module
 
 Tile = npt.NDArray[np.uint8]
 Precision = Literal["bfloat16", "float32"]
@@ -59,7 +59,7 @@ class Predictor:
     ----------
     description : Description
         Of the model.
-    network : Unet
+    network : Module
         Of prediction; it is moved to `device`.
     head : str
         Name of the head.
@@ -72,7 +72,7 @@ class Predictor:
     def __init__(
         self,
         description: Description,
-        network: Unet,
+        network: nn.Module,
         head: str,
         device: torch.device,
         precision: Precision,
@@ -81,7 +81,7 @@ class Predictor:
         self.head = description.head(head)
         self.device = device
         self.dtype = getattr(torch, precision)
-        last = dict(network.heads[head].named_parameters())
+        last = dict(cast(Module, network).heads[head].named_parameters())
         self._last = last["weight"].detach()[..., 0, 0, 0].to(device, copy=True)
         self._bias = last["bias"].detach().to(device, copy=True)
         self._network = network.to(device, self.dtype)
@@ -134,7 +134,7 @@ class Predictor:
         # In place: new memory costs the kernel more than the arithmetic costs.
         normalised = raw.to(torch.float32, copy=True).sub_(scaling.mean).div_(scaling.std)
         x = normalised.to(self.dtype)[None, None].contiguous(memory_format=torch.channels_last_3d)
-        features = self._network.features(x)[0]
+        features = cast(Module, self._network).features(x)[0]
         values = torch.empty(
             (self.head.channels, *features.shape[1:]), dtype=torch.uint8, device=self.device
         )

@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from pipeline.geometry import Triple
-from tasks.networks.architecture import Kernel, Level, Margins, UnetArchitecture
+
+if TYPE_CHECKING:
+    from tasks.networks.architecture import Kernel, Level, Margins, UnetArchitecture
 
 _GAIN = math.sqrt(2.0 / (1.0 - 1.0 / math.pi))
 """Standard deviation of N(0, 1) over that of its positive part."""
@@ -134,13 +136,17 @@ class Unet(nn.Module):
             x = side.join(skips.pop(), x)
         return x
 
+    def deep(self, x: Tensor) -> list[dict[str, Tensor]]:
+        """Logits of every head on the core, finest first, then those of deeper levels."""
+        return [self(x)]
+
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Logits of every head."""
         features = self.features(x)
         return {name: head(features) for name, head in self.heads.items()}
 
 
-def folded(trained: Unet) -> dict[str, Tensor]:
+def folded(trained: nn.Module) -> dict[str, Tensor]:
     """Weights for the plain network that computes what `trained` does."""
     found = {
         name: tensor for name, tensor in trained.state_dict().items() if not name.endswith(".gain")

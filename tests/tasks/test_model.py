@@ -5,7 +5,6 @@ import yaml
 
 from pipeline.errors import ModelError
 from tasks.networks.architecture import Bottom, Level, UnetArchitecture
-from tasks.networks.heads import AffinityHead, DistanceHead
 from tasks.networks.model import (
     Description,
     Normalisation,
@@ -16,7 +15,8 @@ from tasks.networks.model import (
     weights_hash,
 )
 from tasks.networks.unet import Unet
-from tasks.train.config import load
+from tasks.targets.affinities import Affinities
+from tasks.targets.distances import Distances
 
 NEAR = [(-1, 0, 0), (0, -1, 0), (0, 0, -1)]
 
@@ -25,11 +25,11 @@ NEAR = [(-1, 0, 0), (0, -1, 0), (0, 0, -1)]
 def description():
     three = (3, 3, 3)
     return Description(
-        architecture=UnetArchitecture(
+        network=UnetArchitecture(
             levels=[Level(channels=2, down=[three], up=[three], factor=(2, 2, 2))],
             bottom=Bottom(channels=3, kernels=[three]),
         ),
-        heads={"affinities": AffinityHead(offsets=NEAR), "distances": DistanceHead(scale=50)},
+        heads={"affinities": Affinities(offsets=NEAR), "distances": Distances(scale=50)},
         voxel_size=(10, 10, 10),
         dtype="uint8",
         normalisation=Normalisation(mean=128, std=30),
@@ -39,7 +39,7 @@ def description():
 
 @pytest.fixture
 def folder(tmp_path, description):
-    network = Unet(description.architecture, description.channels(), plain=True)
+    network = Unet(description.network, description.channels(), plain=True)
     save_model(tmp_path / "model", description, network.state_dict())
     return tmp_path / "model"
 
@@ -80,6 +80,30 @@ def test_an_unknown_field_is_refused(folder):
         read_description(folder)
 
 
+def test_a_model_of_the_first_format_is_refused(folder):
+    path = folder / "model.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"format": 1}))
+    with pytest.raises(ModelError, match=r"of format 1.*Train the model again.*kind: unet"):
+        read_description(folder)
+
+
+def test_half_of_the_bytes_are_loaded_as_float32(folder, description):
+    whole = load_network(folder)[1].state_dict()
+    size = (folder / "weights.safetensors").stat().st_size
+    save_model(folder, description, whole, half=True)
+    assert (folder / "weights.safetensors").stat().st_size < 0.75 * size
+    for name, value in load_network(folder)[1].state_dict().items():
+        assert value.dtype == torch.float32
+        torch.testing.assert_close(value, whole[name], rtol=2**-11, atol=1e-7)
+
+
+def test_weights_that_float16_cannot_hold_are_refused(folder, description):
+    weights = load_network(folder)[1].state_dict()
+    weights["bottom.convs.0.bias"][0] = 1e5
+    with pytest.raises(ModelError, match=r"bottom\.convs\.0\.bias reach 1e\+05.*half=False"):
+        save_model(folder, description, weights, half=True)
+
+
 @pytest.mark.parametrize("damage", ["truncated", "pickle", "other"])
 def test_damaged_weights_are_refused(folder, description, damage):
     path = folder / "weights.safetensors"
@@ -88,7 +112,7 @@ def test_damaged_weights_are_refused(folder, description, damage):
     elif damage == "pickle":
         torch.save({"weight": torch.zeros(3)}, path)
     else:
-        other = Unet(description.architecture, {"affinities": 6}, plain=True)
+        other = Unet(description.network, {"affinities": 6}, plain=True)
         save_model(folder, description, other.state_dict())
     with pytest.raises(
         ModelError, match=r"does not hold the weights(?s:.*)Copy the model directory"
@@ -123,20 +147,17 @@ def test_a_head_that_is_missing_is_named(description):
 
 def test_quantised_heads_keep_their_meaning():
     logits = torch.tensor([-50.0, 0.0, 50.0])
-    assert AffinityHead(offsets=NEAR).quantise(logits).tolist() == [0, 128, 255]
-    head = DistanceHead(scale=50)
+    assert Affinities(offsets=NEAR).quantise(logits).tolist() == [0, 128, 255]
+    head = Distances(scale=50)
     assert head.quantise(logits).tolist() == [0, 128, 255]
     nm = 30.0
     value = head.quantise(torch.tensor([nm / head.scale]))
     assert head.scale * np.arctanh(value.numpy() / 127.5 - 1) == pytest.approx(nm, abs=0.5)
 
 
-def test_the_shipped_model_is_the_one_that_its_configuration_trains():
+def test_the_shipped_model_predicts_what_a_run_segments():
     folder = find_model("fib25-affinities")
     found, network = load_network(folder)
-    assert found.training["configuration"] == load(str(folder / "train.yaml")).model_dump(
-        mode="json"
-    )
     assert found.heads["affinities"].offsets == NEAR
     assert found.voxel_size == (10, 10, 10)
     last = found.training["validation"][-1]

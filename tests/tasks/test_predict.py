@@ -14,22 +14,22 @@ from pipeline.run import run as run_all
 from pipeline.steps import Job
 from tasks import predict
 from tasks.networks.architecture import Bottom, Level, UnetArchitecture
-from tasks.networks.heads import AffinityHead, DistanceHead
-from tasks.networks.memory import activation_values
 from tasks.networks.model import Description, Normalisation, load_network, save_model
 from tasks.networks.predictor import Predictor
 from tasks.networks.unet import Unet
+from tasks.targets.affinities import Affinities
+from tasks.targets.distances import Distances
 
 SHAPE = (17, 30, 27)
 THREE = (3, 3, 3)
 DESCRIPTION = Description(
-    architecture=UnetArchitecture(
+    network=UnetArchitecture(
         levels=[Level(channels=4, down=[THREE], up=[THREE], factor=(1, 2, 2))],
         bottom=Bottom(channels=6, kernels=[THREE, (1, 3, 3)]),
     ),
     heads={
-        "affinities": AffinityHead(offsets=[(-1, 0, 0), (0, -1, 0), (0, 0, -1)]),
-        "distances": DistanceHead(scale=50),
+        "affinities": Affinities(offsets=[(-1, 0, 0), (0, -1, 0), (0, 0, -1)]),
+        "distances": Distances(scale=50),
     },
     voxel_size=(10, 10, 10),
     dtype="uint8",
@@ -46,7 +46,7 @@ def paths(tmp_path_factory):
     mask[:, :8, :8] = 1
     np.save(folder / "mask.npy", mask)
     torch.manual_seed(2)
-    network = Unet(DESCRIPTION.architecture, DESCRIPTION.channels(), plain=True)
+    network = Unet(DESCRIPTION.network, DESCRIPTION.channels(), plain=True)
     for head in network.heads.values():
         head.weight.data *= 10
     save_model(folder / "model", DESCRIPTION, network.state_dict())
@@ -84,7 +84,7 @@ def run(paths, tmp_path):
 
 def whole_volume_at_once(paths):
     """What the network says with the volume mirrored far beyond its border."""
-    context, stride = DESCRIPTION.architecture.context, DESCRIPTION.architecture.stride
+    context, stride = DESCRIPTION.network.context, DESCRIPTION.network.stride
     padding = [(c, c + -n % s) for c, n, s in zip(context, SHAPE, stride, strict=True)]
     raw = np.pad(np.load(paths / "raw.npy"), padding, mode="reflect")
     network = Predictor(
@@ -100,7 +100,7 @@ def difference(a, b):
 
 def test_affinities_in_another_order_are_refused(paths, tmp_path):
     """A decoder takes the first channel for z, whatever it was taught."""
-    head = AffinityHead(offsets=[(0, 0, -1), (0, -1, 0), (-1, 0, 0)])
+    head = Affinities(offsets=[(0, 0, -1), (0, -1, 0), (-1, 0, 0)])
     turned = DESCRIPTION.model_copy(update={"heads": {"affinities": head}})
     save_model(tmp_path / "turned", turned, {})
     config = Config(
@@ -195,9 +195,9 @@ def test_what_a_step_reads_is_projected_exactly(run):
 
 
 def test_activations_are_at_least_those_of_the_widest_convolution():
-    architecture = DESCRIPTION.architecture
+    architecture = DESCRIPTION.network
     z, y, x = architecture.input_shape((4, 8, 8))
-    assert activation_values(architecture, (4, 8, 8)) >= (z - 2) * (y - 2) * (x - 2) * 4 + z * y * x
+    assert architecture.activation_values((4, 8, 8)) >= (z - 2) * (y - 2) * (x - 2) * 4 + z * y * x
 
 
 def test_the_default_tile_fits_the_network_and_the_voxels():
@@ -224,7 +224,7 @@ def test_another_dtype_is_refused(paths, run):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device on this machine")
 def test_cuda_says_what_the_cpu_says(paths):
-    context = DESCRIPTION.architecture.context
+    context = DESCRIPTION.network.context
     raw = np.load(paths / "raw.npy")[: 4 + 2 * context[0], : 8 + 2 * context[1]]
     raw = np.ascontiguousarray(raw[:, :, : 8 + 2 * context[2]])
     found = [
