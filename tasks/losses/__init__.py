@@ -1,0 +1,1 @@
+"""Losses: what training makes small, with unknown voxels and edges left out."""
