@@ -1,9 +1,11 @@
 """What a U-Net is made of, and the exact arithmetic of its context.
 
-All convolutions are valid: nothing is padded inside the network. For a core
-of the output whose first voxel and shape are multiples of the `stride`, the
-network needs the same box of the input grown by `context` on every side, not
-a voxel more. Kernels are odd, so every margin is the same before and after.
+For a core of the output whose first voxel and shape are multiples of the
+`stride`, the network needs the same box of the input grown by `context` on
+every side. With valid convolutions it reads not a voxel more; with padded ones
+the context is rounded up to whole strides, and what the padding may have
+touched is cut off. Kernels are odd, so every margin is the same before and
+after.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from pipeline.geometry import Triple, triple
@@ -63,7 +65,12 @@ class Margins:
 
 
 class UnetArchitecture(Network):
-    """A 3-D U-Net with valid convolutions, anisotropic where its kernels are.
+    """A 3-D U-Net, anisotropic where its kernels are: (1, 3, 3) makes a level 2-D.
+
+    Neither group nor instance normalisation is offered. Both divide by the
+    standard deviation of the whole tile, so that a voxel's prediction would
+    depend on what else is in the tile, however far away; the tiles would show.
+    Batch normalisation divides by numbers that are fixed after training.
 
     Examples
     --------
@@ -79,6 +86,45 @@ class UnetArchitecture(Network):
     kind: Literal["unet"] = "unet"
     levels: list[Level] = Field(min_length=1, description="Finest first, without the coarsest.")
     bottom: Bottom = Field(description="The coarsest resolution.")
+    residual: bool = Field(
+        False,
+        description="Whether the first convolution of a chain is added to the last one (Lee et "
+        "al. 2017, arXiv:1706.00120).",
+    )
+    skips: Literal["sum", "concat"] = Field(
+        "sum", description="How a level's features join those from below; sum costs half."
+    )
+    upsampling: Literal["nearest", "trilinear", "transposed"] = Field(
+        "nearest", description="transposed is learnt, with kernels as large as the factor."
+    )
+    norm: Literal["none", "batch"] = Field(
+        "none",
+        description="none standardises weights instead; batch is folded into the convolutions "
+        "for prediction.",
+    )
+    padding: Literal["valid", "same"] = Field(
+        "valid",
+        description="same pads by zeros in the network; its context is at least that of valid.",
+    )
+    deep_heads: Annotated[int, Field(ge=0)] = Field(
+        0, description="Deeper levels that have heads in training, for deep supervision."
+    )
+    checkpointing: bool = Field(
+        False,
+        description="Whether training computes activations again on the way back, a third slower, "
+        "in place of keeping all of them.",
+    )
+
+    @field_validator("norm", mode="before")
+    @classmethod
+    def _fixed_norm(cls, norm: object) -> object:
+        if norm in ("group", "instance", "layer"):
+            raise ValueError(
+                f"norm {norm!r} is not offered: it divides by the standard deviation of the whole "
+                "tile, so a voxel's prediction would depend on the tile around it; use none "
+                "(standardised weights) or batch (folded for prediction)"
+            )
+        return norm
 
     @model_validator(mode="after")
     def _odd(self) -> Self:
@@ -86,6 +132,16 @@ class UnetArchitecture(Network):
         for kernel in (*kernels, *self.bottom.kernels):
             if any(size % 2 == 0 for size in kernel):
                 raise ValueError(f"kernel {kernel} is even on an axis; only odd sizes are centred")
+        if self.deep_heads > len(self.levels):
+            raise ValueError(
+                f"deep_heads: {self.deep_heads} is more than the {len(self.levels)} levels below "
+                "the finest"
+            )
+        if self.checkpointing and self.norm == "batch":
+            raise ValueError(
+                "checkpointing runs every convolution twice, and batch norm would count its "
+                "statistics twice; use norm: none"
+            )
         return self
 
     @property
@@ -99,15 +155,19 @@ class UnetArchitecture(Network):
     @property
     def context(self) -> Triple:
         """Voxels of input that a core needs on each side, (z, y, x)."""
-        return self.margins()[0].before
+        radius = self.margins()[0].before
+        if self.padding == "valid":
+            return radius
+        # Tiles must begin where pooling begins.
+        return triple(-(-r // s) * s for r, s in zip(radius, self.stride, strict=True))
 
     def margins(self) -> list[Margins]:
-        """The margins of every level, finest first, without the coarsest."""
+        """The margins that a core depends on, of every level but the coarsest, finest first."""
         core: Triple = (0, 0, 0)
         joined, cores = [], []
         for level in self.levels:
             joined.append(_add(core, radius(level.up)))
-            core = triple(-(-m // f) for m, f in zip(joined[-1], level.factor, strict=True))
+            core = self._below(joined[-1], level.factor)
             cores.append(core)
         found = []
         before = _add(core, radius(self.bottom.kernels))
@@ -116,6 +176,15 @@ class UnetArchitecture(Network):
             before = _add(skip, radius(level.down))
             found.append(Margins(before, skip, needed, _scale(inner, level.factor)))
         return found[::-1]
+
+    def _below(self, margin: Triple, factor: Triple) -> Triple:
+        """Voxels of the next level that `margin` voxels beyond the core are upsampled from."""
+        # Voxel i of trilinear upsampling lies at (i + 1/2) / factor - 1/2 and reads both sides.
+        if self.upsampling == "trilinear":
+            return triple(
+                -(-(2 * m - 1 + f) // (2 * f)) for m, f in zip(margin, factor, strict=True)
+            )
+        return triple(-(-m // f) for m, f in zip(margin, factor, strict=True))
 
     def build(self, channels: Mapping[str, int], *, plain: bool) -> nn.Module:
         """The U-Net with these heads: `plain` for prediction, else for training."""
@@ -129,24 +198,47 @@ class UnetArchitecture(Network):
         """The largest number of values alive at once, an upper bound.
 
         While a convolution runs, its input and output and all skipped features
-        of the finer levels are alive.
+        of the finer levels are alive; in a residual chain, the first output too.
         """
-        shape, kept, inputs = core, 0, 1
-        peak = 0
-        for level, margins in zip(self.levels, self.margins(), strict=True):
-            entering = _voxels(shape, margins.before)
-            peak = max(peak, kept + (inputs + level.channels) * entering)
+        sizes, kept, inputs, peak = self._sizes(core), 0, 1, 0
+        extra = int(self.residual)
+        for level, size in zip(self.levels, sizes, strict=True):
+            peak = max(peak, kept + (inputs + level.channels) * size.before)
             if len(level.down) > 1:
-                peak = max(peak, kept + 2 * level.channels * entering)
-            kept += level.channels * _voxels(shape, margins.skip)
-            shape = triple(s // f for s, f in zip(shape, level.factor, strict=True))
+                peak = max(peak, kept + (2 + extra) * level.channels * size.before)
+            kept += level.channels * size.skip
+            # On the way up: the skipped features (in `kept`), the upsampled ones, and both joined.
+            joined = 3 if self.skips == "sum" else 4
+            peak = max(peak, kept + (joined + extra) * level.channels * size.joined)
             inputs = level.channels
-        deepest = zip(self.margins()[-1].skip, self.levels[-1].factor, strict=True)
-        margin = triple(m // f for m, f in deepest)
-        peak = max(peak, kept + 2 * self.bottom.channels * _voxels(shape, margin))
-        # On the way up the skipped features, the upsampled ones and their sum are alive.
-        joined = self.levels[0].channels * _voxels(core, self.margins()[0].joined)
-        return max(peak, kept + 3 * joined)
+        channels = (2 + extra) * self.bottom.channels
+        return max(peak, kept + channels * sizes[-1].below)
+
+    def _sizes(self, core: Triple) -> list[_Sizes]:
+        """Voxels of what enters, leaves and joins every level, and of what leaves it downwards."""
+        found, shape, padded = [], core, self.context
+        for level, margins in zip(self.levels, self.margins(), strict=True):
+            used = margins
+            if self.padding == "same":
+                used = Margins(padded, padded, padded, padded)
+            down = triple(m // f for m, f in zip(used.skip, level.factor, strict=True))
+            before, skip, joined = (
+                _voxels(shape, margin) for margin in (used.before, used.skip, used.joined)
+            )
+            shape = triple(s // f for s, f in zip(shape, level.factor, strict=True))
+            padded = down
+            found.append(_Sizes(before, skip, joined, _voxels(shape, down)))
+        return found
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """The margins of a level as numbers of voxels; `below` of what is pooled."""
+
+    before: int
+    skip: int
+    joined: int
+    below: int
 
 
 def radius(kernels: list[Kernel]) -> Triple:

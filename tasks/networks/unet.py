@@ -1,95 +1,28 @@
 """The U-Net of a `UnetArchitecture`, with one 1×1×1 convolution per head.
 
-Nothing in it looks at more than its context: there is no padding, no pooling
-over the whole tile and no normalisation by the tile's statistics. Training
-stays well conditioned by standardised weights (Brock, De and Smith 2021,
-"Characterizing signal propagation to close the performance gap in unnormalized
-ResNets"), which `folded` turns into the plain convolutions of prediction.
+Nothing that it says of a core looks at more than the core's context: there is no
+pooling over the whole tile and no normalisation by the tile's statistics.
+Training stays well conditioned by standardised weights (Brock, De and Smith
+2021, "Characterizing signal propagation to close the performance gap in
+unnormalized ResNets") or by batch normalisation; `folded` turns both into the
+plain convolutions of prediction.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from pipeline.geometry import Triple
+from tasks.networks.layers import Chain, Side, StandardisedConv3d, centre, crop, fold
 
 if TYPE_CHECKING:
-    from tasks.networks.architecture import Kernel, Level, Margins, UnetArchitecture
-
-_GAIN = math.sqrt(2.0 / (1.0 - 1.0 / math.pi))
-"""Standard deviation of N(0, 1) over that of its positive part."""
-
-
-class StandardisedConv3d(nn.Conv3d):
-    """A valid convolution whose kernels have mean 0, and unit output variance times a gain."""
-
-    def __init__(self, inputs: int, outputs: int, kernel: Kernel) -> None:
-        super().__init__(inputs, outputs, kernel)
-        self.gain = nn.Parameter(torch.ones(outputs, 1, 1, 1, 1))
-        nn.init.normal_(self.weight)
-        if self.bias is not None:
-            nn.init.zeros_(self.bias)
-
-    def standardised(self) -> Tensor:
-        """The kernels that are applied, of the weight's shape."""
-        axes = (1, 2, 3, 4)
-        fan_in = self.weight[0].numel()
-        mean = self.weight.mean(axes, keepdim=True)
-        variance = self.weight.var(axes, keepdim=True, unbiased=False)
-        scale = _GAIN * self.gain * torch.rsqrt(torch.clamp(variance * fan_in, min=1e-4))
-        return (self.weight - mean) * scale
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Convolve (n, c, z, y, x)."""
-        return functional.conv3d(x, self.standardised(), self.bias)
-
-
-class _Chain(nn.Module):
-    """Valid convolutions, each followed by a rectifier.
-
-    The one that sees raw data is plain: kernels of mean 0 would be blind to brightness.
-    """
-
-    def __init__(self, inputs: int, outputs: int, kernels: list[Kernel], plain: bool) -> None:
-        super().__init__()
-        sizes = [inputs] + [outputs] * (len(kernels) - 1)
-        self.convs = nn.ModuleList(
-            (nn.Conv3d if plain or size == 1 else StandardisedConv3d)(size, outputs, kernel)
-            for size, kernel in zip(sizes, kernels, strict=True)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        for conv in self.convs:
-            x = functional.relu(conv(x), inplace=True)
-        return x
-
-
-class _Side(nn.Module):
-    """What one level does on the way down and on the way up."""
-
-    def __init__(
-        self, level: Level, margins: Margins, inputs: int, deeper: int, plain: bool
-    ) -> None:
-        super().__init__()
-        self.factor = level.factor
-        self.crop_below = _difference(margins.below, margins.joined)
-        self.crop_skip = _difference(margins.skip, margins.joined)
-        self.down = _Chain(inputs, level.channels, level.down, plain)
-        self.reduce = nn.Conv3d(deeper, level.channels, 1)
-        self.up = _Chain(level.channels, level.channels, level.up, plain)
-
-    def join(self, skip: Tensor, below: Tensor) -> Tensor:
-        # Adding costs half of what the convolutions after a concatenation would.
-        scale = [float(f) for f in self.factor]
-        upsampled = functional.interpolate(self.reduce(below), scale_factor=scale)
-        joined: Tensor = self.up(_crop(upsampled, self.crop_below) + _crop(skip, self.crop_skip))
-        return joined
+    from tasks.networks.architecture import UnetArchitecture
 
 
 class Unet(nn.Module):
@@ -98,7 +31,7 @@ class Unet(nn.Module):
     Parameters
     ----------
     architecture : UnetArchitecture
-        Levels, kernels and factors.
+        Levels, kernels and factors, and how they are put together.
     heads : mapping of str to int
         Channels of each head.
     plain : bool
@@ -113,54 +46,82 @@ class Unet(nn.Module):
         levels, bottom = architecture.levels, architecture.bottom
         channels = [level.channels for level in levels] + [bottom.channels]
         self.sides = nn.ModuleList(
-            _Side(level, margins, inputs, deeper, plain)
-            for level, margins, inputs, deeper in zip(
-                levels, architecture.margins(), [1, *channels], channels[1:], strict=False
+            Side(index, inputs, deeper, architecture, plain)
+            for index, (inputs, deeper) in enumerate(
+                zip([1, *channels], channels[1:], strict=False)
             )
         )
-        self.bottom = _Chain(channels[-2], channels[-1], bottom.kernels, plain)
-        self.heads = nn.ModuleDict(
-            {name: nn.Conv3d(channels[0], count, 1) for name, count in heads.items()}
-        )
+        self.bottom = Chain(channels[-2], channels[-1], bottom.kernels, architecture, plain)
+        self.heads = _heads(channels[0], heads)
+        deep = 0 if plain else architecture.deep_heads
+        self.deeper = nn.ModuleList(_heads(size, heads) for size in channels[1 : 1 + deep])
+        self.crop: Triple = (0, 0, 0) if architecture.padding == "valid" else architecture.context
 
     def features(self, x: Tensor) -> Tensor:
         """The last features (n, c, z, y, x) of the core that `x` holds with its context."""
-        sides = [cast(_Side, side) for side in self.sides]
-        skips = []
-        for side in sides:
-            x = side.down(x)
-            skips.append(x)
-            x = functional.max_pool3d(x, side.factor)
-        x = self.bottom(x)
-        for side in reversed(sides):
-            x = side.join(skips.pop(), x)
-        return x
+        return self._levels(x)[0]
 
     def deep(self, x: Tensor) -> list[dict[str, Tensor]]:
         """Logits of every head on the core, finest first, then those of deeper levels."""
-        return [self(x)]
+        features = self._levels(x)
+        found = [{name: head(features[0]) for name, head in self.heads.items()}]
+        scale = [1.0, 1.0, 1.0]
+        for side, heads, level in zip(self.sides, self.deeper, features[1:], strict=False):
+            scale = [s * f for s, f in zip(scale, cast(Side, side).factor, strict=True)]
+            logits = {name: head(level) for name, head in cast(nn.ModuleDict, heads).items()}
+            # In the middle, since all margins are the same before and after.
+            found.append(
+                {
+                    name: centre(functional.interpolate(value, scale_factor=scale), features[0])
+                    for name, value in logits.items()
+                }
+            )
+        return found
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Logits of every head."""
         features = self.features(x)
         return {name: head(features) for name, head in self.heads.items()}
 
+    def _levels(self, x: Tensor) -> list[Tensor]:
+        """The last features of every level, finest first; the finest of the core alone."""
+        sides = [cast(Side, side) for side in self.sides]
+        skips = []
+        for side in sides:
+            x = self._run(side.down, x)
+            skips.append(x)
+            x = functional.max_pool3d(x, side.factor)
+        x = self._run(self.bottom, x)
+        found = [x]
+        for side in reversed(sides):
+            x = self._run(side.join, skips.pop(), x)
+            found.append(x)
+        found[-1] = crop(x, self.crop)
+        return found[::-1]
+
+    def _run(self, part: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+        if self.architecture.checkpointing and self.training and torch.is_grad_enabled():
+            return cast(Tensor, checkpoint(part, *inputs, use_reentrant=False))
+        return part(*inputs)
+
 
 def folded(trained: nn.Module) -> dict[str, Tensor]:
-    """Weights for the plain network that computes what `trained` does."""
-    found = {
-        name: tensor for name, tensor in trained.state_dict().items() if not name.endswith(".gain")
-    }
+    """Weights for the plain network that computes what `trained` does in evaluation, float32."""
+    found = trained.state_dict()
+    for name in list(found):
+        if name.endswith(".gain") or ".norms." in name or name.startswith("deeper."):
+            del found[name]
     for name, module in trained.named_modules():
         if isinstance(module, StandardisedConv3d):
             found[f"{name}.weight"] = module.standardised()
+        if isinstance(module, Chain):
+            for index, (conv, norm) in enumerate(zip(module.convs, module.norms, strict=True)):
+                if isinstance(norm, nn.BatchNorm3d):
+                    weight, bias = fold(cast(nn.Conv3d, conv), norm)
+                    found[f"{name}.convs.{index}.weight"] = weight
+                    found[f"{name}.convs.{index}.bias"] = bias
     return {name: tensor.detach().float().contiguous() for name, tensor in found.items()}
 
 
-def _difference(a: Triple, b: Triple) -> Triple:
-    return a[0] - b[0], a[1] - b[1], a[2] - b[2]
-
-
-def _crop(x: Tensor, margin: Triple) -> Tensor:
-    z, y, x_ = (slice(m, size - m) for m, size in zip(margin, x.shape[2:], strict=True))
-    return x[:, :, z, y, x_]
+def _heads(channels: int, heads: Mapping[str, int]) -> nn.ModuleDict:
+    return nn.ModuleDict({name: nn.Conv3d(channels, count, 1) for name, count in heads.items()})
