@@ -137,7 +137,7 @@ class OutOfFocus(Section):
 class Charging(Section):
     """The beam charges the surface: stripes along x that fade out, bright or dark."""
 
-    kind: Literal["charging-section"] = Field("charging-section", description="The augmentation.")
+    kind: Literal["charging"] = Field("charging", description="The augmentation.")
     strength: Strength = Field(2.0, description="Largest change, in standard deviations.")
     stripes: Annotated[int, Field(ge=1)] = Field(6, description="Largest number per section.")
     width: Strength = Field(60.0, description="Largest width of a stripe, nm.")

@@ -87,7 +87,9 @@ class Rotate(Augmentation):
         turn[a, b], turn[b, a] = -math.sin(angle), math.sin(angle)
         still = [np.zeros((3, *_inner(array, margin)), np.float32) for array in _both(crop)]
         return dataclasses.replace(
-            crop, raw=linear(crop.raw, still[0], turn), labels=nearest(crop.labels, still[1], turn)
+            crop,
+            raw=linear(np.ascontiguousarray(crop.raw), still[0], turn),
+            labels=nearest(np.ascontiguousarray(crop.labels), still[1], turn),
         )
 
 
@@ -137,8 +139,8 @@ class Elastic(Augmentation):
         straight = np.eye(3, dtype=np.float32)
         return dataclasses.replace(
             crop,
-            raw=linear(crop.raw, fields[0], straight),
-            labels=nearest(crop.labels, fields[1], straight),
+            raw=linear(np.ascontiguousarray(crop.raw), fields[0], straight),
+            labels=nearest(np.ascontiguousarray(crop.labels), fields[1], straight),
         )
 
     def _displacement(self, control: Floats, shape: Triple, voxel_size: VoxelSize) -> Floats:
