@@ -66,7 +66,7 @@ class Distances(Target):
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """(1 + tanh) / 2: 0.5 at the border, 1 far inside."""
-        return torch.tanh(logits.float()).add_(1.0).div_(2.0)
+        return torch.tanh(logits.float()).add(1.0).div(2.0)
 
     def attributes(self) -> dict[str, Any]:
         """What a reader of the written array must know."""
