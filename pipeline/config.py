@@ -140,6 +140,24 @@ class Predict(_Model):
     precision: Literal["bfloat16", "float32"] = Field(
         "bfloat16", description="Arithmetic of the network."
     )
+    tta: Literal["none", "flips", "all"] = Field(
+        "none",
+        description="Test-time augmentation: the mean over the 8 flips, or all flips and "
+        "transpositions that the voxel size allows (16 where z differs, 48 where none does), "
+        "at as many times the cost.",
+    )
+    ensemble: Literal["mean", "median", "max"] = Field(
+        "mean", description="How the predictions of several models are combined, per voxel."
+    )
+    blend: tuple[int, int, int] | None = Field(
+        None,
+        description="Voxels z y x by which tiles overlap their neighbours, blended with weights "
+        "that fall towards a tile's border; networks that pad then need no context. null cuts "
+        "off what a tile's border may have touched, which is exact.",
+    )
+    compile: bool = Field(
+        False, description="Whether torch compiles the network first; pays on long runs on GPUs."
+    )
 
 
 class Cluster(_Model):
@@ -176,8 +194,10 @@ class Config(_Model):
     )
     roi: Roi | None = Field(None, description="What to process; everything if null.")
     mask: str | None = Field(None, description="Volume that is 0 where nothing is processed.")
-    model: str | None = Field(
-        None, description="A shipped model's name, or a model directory; needed with `raw`."
+    model: str | Annotated[list[str], Field(min_length=1)] | None = Field(
+        None,
+        description="A shipped model's name, or a model directory; needed with `raw`. Several "
+        "are an ensemble.",
     )
     predict: Predict = Field(Predict(), description="How the network is applied.")
     block: tuple[Positive, Positive, Positive] = Field(

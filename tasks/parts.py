@@ -38,6 +38,8 @@ class Module(Protocol):
     """What a network builds: a torch module with a 1×1×1 convolution per head."""
 
     heads: nn.ModuleDict
+    crop: Triple
+    """What `features` cuts off each side after a network that pads; else 0."""
 
     def features(self, x: Tensor) -> Tensor:
         """The last features (n, c, z, y, x) of the core that `x` (n, 1, …) holds with context."""
@@ -68,6 +70,11 @@ class Network(Part, ABC):
     @abstractmethod
     def context(self) -> Triple:
         """Voxels of input that a core needs on each side, (z, y, x)."""
+
+    @property
+    def padded(self) -> bool:
+        """Whether it pads, so that it has something to say up to a tile's border."""
+        return False
 
     @abstractmethod
     def build(self, channels: Mapping[str, int], *, plain: bool) -> nn.Module:

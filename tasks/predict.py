@@ -11,24 +11,26 @@ whole number of tiles, and is written at once.
 from __future__ import annotations
 
 import os
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from pipeline.arrays import create_array, open_array
 from pipeline.errors import ConfigError, ModelError
 from pipeline.geometry import Block, Box, Grid, Triple, triple
 from pipeline.steps import Counters, Job, Params, Step
-from pipeline.volumes import Volume, open_volume
-from tasks.networks.model import Description, find_model, read_description, weights_hash
-from tasks.networks.predictor import Predictor, find_device, predictor
-from tasks.parts import Network
+from pipeline.volumes import open_volume
+from tasks.networks import regimes
+from tasks.networks.blend import blended_reach, blended_tiles, check_blend, predict_blended
+from tasks.networks.flow import AHEAD
+from tasks.networks.flow import predict_tiles as predict_tiles
+from tasks.networks.model import Description, find_model, read_description
+from tasks.networks.predictor import find_device
+from tasks.networks.regimes import Regime
+from tasks.networks.tile import Needs
 from tasks.targets.affinities import NEAREST, Affinities
-from tasks.tiles import cores, read_ahead, read_mirrored, whole_tiles
+from tasks.tiles import cores, whole_tiles
 
 SIDE = 128
 """Side of a tile's core, in voxels of the finest axis, if none is configured. Smaller ones
@@ -36,9 +38,6 @@ spend their time on context, larger ones need more than 2 GiB."""
 
 OVERHEAD = 600 << 20
 """Bytes of a process with torch loaded, and what large pages and workspaces waste."""
-
-AHEAD = 2
-"""Tiles that are read before the network asks for them."""
 
 
 def steps(job: Job, upstream: list[Step]) -> list[Step]:
@@ -52,44 +51,40 @@ def steps(job: Job, upstream: list[Step]) -> list[Step]:
         If the configured tile does not fit the network.
     """
     config = job.config
-    folder = find_model(str(config.model))
-    description = read_description(folder)
-    head = description.head(config.predict.output)
-    if isinstance(head, Affinities) and head.offsets != NEAREST:
-        raise ModelError(
-            f"head {config.predict.output!r} of model {config.model!r} has the offsets "
-            f"{head.offsets}, and a run segments {NEAREST}, in this order; use another model"
-        )
+    models = [config.model] if isinstance(config.model, str) else list(config.model or [])
+    descriptions = {model: read_description(find_model(model)) for model in models}
+    regime = Regime.of(models, config.predict)
+    needs = regime.needs(descriptions)
     raw = open_volume(str(config.raw), voxel_size=config.voxel_size, axes=config.axes)
     if raw.channels is not None:
         raise ModelError(
             f"{raw.url} has {raw.channels} channels; the model takes one. Give one channel."
         )
-    description.check_data(raw.voxel_size, raw.dtype)
-    tile = config.predict.tile or default_tile(description)
-    needs = description.network
+    for model, description in descriptions.items():
+        _check_head(model, description, regime.head)
+        description.check_data(raw.voxel_size, raw.dtype)
+    first = descriptions[models[0]]
+    tile = config.predict.tile or default_tile(first, needs.stride)
     _check_tile(tile, needs)
-    block = whole_tiles(config.block, tile)
-    params = _params(job, description, tile, block) | {
-        "model": config.model,
-        "weights": weights_hash(folder),
-    }
-    # Cores are rounded up to the stride where the region of interest cuts them.
-    reach = triple(c + s - 1 for c, s in zip(needs.context, needs.stride, strict=True))
+    if config.predict.blend is not None:
+        check_blend(config.predict.blend, tile, needs)
+    params = _params(job, regime, descriptions, tile)
+    reach = _reach(params, needs)
+    channels = params["channels"]
     return [
         Step(
             name="predict",
             process=process,
             params=params,
-            grid=Grid(job.roi, block),
+            grid=Grid(job.roi, triple(params["block"])),
             after=tuple(step.name for step in upstream),
             lower=reach,
             upper=reach,
             resource="GPU" if find_device(config.predict.device).type == "cuda" else "CPU",
             prepare=prepare,
-            peak_bytes=_peak_bytes(params, description, head.channels, raw.dtype.itemsize),
-            bytes_read=_voxels_read(job.roi, tile, needs) * raw.dtype.itemsize,
-            bytes_written=head.channels * job.roi.n_voxels,
+            peak_bytes=_peak_bytes(params, needs, descriptions, raw.dtype.itemsize),
+            bytes_read=_voxels_read(params, needs, raw.shape) * raw.dtype.itemsize,
+            bytes_written=channels * job.roi.n_voxels,
             # What of the region and the volume a block sees is in its own geometry.
             paths=("raw", "model", "output", "roi", "array", "device", "workers"),
             outputs=(f"{config.predict.output}/s0/",),
@@ -97,10 +92,11 @@ def steps(job: Job, upstream: list[Step]) -> list[Step]:
     ]
 
 
-def default_tile(description: Description) -> Triple:
+def default_tile(description: Description, stride: Triple | None = None) -> Triple:
     """A core of about `SIDE` voxels on the finest axis, as large in nm on the others."""
     finest = min(description.voxel_size)
-    sides = zip(description.network.stride, description.voxel_size, strict=True)
+    strides = stride or description.network.stride
+    sides = zip(strides, description.voxel_size, strict=True)
     return triple(max(1, round(SIDE * finest / size / stride)) * stride for stride, size in sides)
 
 
@@ -123,91 +119,49 @@ def prepare(params: Params) -> None:
 def process(params: Params, block: Block) -> Counters:
     """Predict one block and write it."""
     torch.set_num_threads(max(1, _n_cores() // params["workers"]))
-    network = predictor(
-        find_model(params["model"]),
-        params["weights"],
-        params["head"],
-        params["device"],
-        params["precision"],
-    )
+    network = regimes.load(_regime(params))
     raw = open_volume(params["raw"], voxel_size=params["voxel_size"], axes=params["axes"])
-    roi = Box(triple(params["roi"]["offset"]), triple(params["roi"]["shape"]))
-    needs = network.description.network
-    tiles = cores(block.box, roi, triple(params["tile"]), needs.stride)
-    wanted = _in_mask(params, tiles, block.box)
-    values, n_read = predict_tiles(network, raw, wanted, block.box)
+    blended = params["blend"] is not None
+    wanted = _in_mask(params, _tiles(params, network.needs, raw.shape, block.box), block.box)
+    if blended:
+        blend = triple(params["blend"])
+        values, n_read = predict_blended(network, raw, wanted, block.box, blend)
+    else:
+        values, n_read = predict_tiles(network, raw, wanted, block.box)
     open_array(_url(params)).write(block.box, values)
     return {"bytes_read": n_read, "bytes_written": values.nbytes, "tiles": len(wanted)}
 
 
-def predict_tiles(
-    network: Predictor, raw: Volume, tiles: list[Box], box: Box
-) -> tuple[npt.NDArray[np.uint8], int]:
-    """Predict `tiles` while the next ones are read.
-
-    Parameters
-    ----------
-    network : Predictor
-        One head of a model.
-    raw : Volume
-        (z, y, x), of the model's dtype.
-    tiles : list of Box
-        Cores, of multiples of the network's stride; they may leave `box`.
-    box : Box
-        What is returned.
-
-    Returns
-    -------
-    values : ndarray of uint8, (c, z, y, x)
-        Of `box`; 0 where there is no tile.
-    n_read : int
-        Bytes of raw data given to the network.
-    """
-    context = network.description.network.context
-    values = np.zeros((network.head.channels, *box.shape), np.uint8)
-    waiting: deque[tuple[Box, Any]] = deque()
-    n_read = 0
-
-    def read(tile: Box) -> npt.NDArray[Any]:
-        return read_mirrored(raw.read, raw.shape, tile.grow(context, context))
-
-    def place() -> None:
-        tile, result = waiting.popleft()
-        kept = tile.intersect(box)
-        values[(..., *kept.relative_to(box.offset).slices)] = result()[
-            (..., *kept.relative_to(tile.offset).slices)
-        ]
-
-    with ThreadPoolExecutor(AHEAD) as pool:
-        for tile, voxels in read_ahead(pool, read, tiles, AHEAD):
-            n_read += voxels.nbytes
-            waiting.append((tile, network.submit(voxels)))
-            if len(waiting) > 1:
-                place()
-        while waiting:
-            place()
-    return values, n_read
-
-
-def _params(job: Job, description: Description, tile: Triple, block: Triple) -> dict[str, Any]:
+def _params(
+    job: Job, regime: Regime, descriptions: dict[str, Description], tile: Triple
+) -> dict[str, Any]:
     config = job.config
-    head = description.head(config.predict.output)
+    head = next(iter(descriptions.values())).head(regime.head)
     mask = open_volume(config.mask, voxel_size=config.voxel_size) if config.mask else None
-    # Threads of one process share the cores; processes of one machine divide them.
+    one = len(regime.models) == 1
     return {
         "raw": config.raw,
         "voxel_size": config.voxel_size,
         "axes": config.axes,
         "mask": mask and {"url": config.mask, "identity": dict(mask.identity)},
-        "description": description.model_dump(mode="json", include={"network", "heads"})
-        | {"normalisation": description.normalisation.model_dump()},
-        "head": config.predict.output,
+        "model": config.model,
+        "weights": regime.weights[0] if one else list(regime.weights),
+        "descriptions": [
+            description.model_dump(mode="json", include={"network", "heads"})
+            | {"normalisation": description.normalisation.model_dump()}
+            for description in descriptions.values()
+        ],
+        "head": regime.head,
         "channels": head.channels,
         "attributes": head.attributes(),
-        "precision": config.predict.precision,
-        "device": config.predict.device,
+        "precision": regime.precision,
+        "device": regime.device,
+        "tta": regime.tta,
+        "ensemble": regime.ensemble,
+        "blend": config.predict.blend,
+        "compile": regime.compiled,
         "tile": tile,
-        "block": block,
+        "block": whole_tiles(config.block, tile),
         "roi": {"offset": job.roi.offset, "shape": job.roi.shape},
         "output": config.output,
         "array": {
@@ -215,23 +169,69 @@ def _params(job: Job, description: Description, tile: Triple, block: Triple) -> 
             "voxel_size": job.voxel_size,
             "translation": job.translation,
         },
+        # Threads of one process share the cores; processes of one machine divide them.
         "workers": config.cluster.workers if config.cluster.processes else 1,
     }
 
 
-def _check_tile(tile: Triple, needs: Network) -> None:
-    try:
-        needs.check_core(tile)
-    except ModelError as error:
-        raise ConfigError(f"predict.tile: {error}") from error
+def _regime(params: Params) -> Regime:
+    models, weights = params["model"], params["weights"]
+    return Regime(
+        tuple([models] if isinstance(models, str) else models),
+        tuple([weights] if isinstance(weights, str) else weights),
+        params["head"],
+        params["device"],
+        params["precision"],
+        params["tta"],
+        params["ensemble"],
+        params["blend"] is None,
+        params["compile"],
+    )
+
+
+def _tiles(params: Params, needs: Needs, shape: Triple, box: Box) -> list[Box]:
+    """The cores of the tiles that a block is made of."""
+    tile = triple(params["tile"])
+    if params["blend"] is not None:
+        return blended_tiles(box, shape, tile, triple(params["blend"]))
+    roi = Box(triple(params["roi"]["offset"]), triple(params["roi"]["shape"]))
+    return cores(box, roi, tile, needs.stride)
+
+
+def _reach(params: Params, needs: Needs) -> Triple:
+    """Voxels beyond a block that it depends on."""
+    if params["blend"] is not None:
+        return blended_reach(triple(params["tile"]), triple(params["blend"]), needs)
+    # Cores are rounded up to the stride where the region of interest cuts them.
+    return triple(c + s - 1 for c, s in zip(needs.context, needs.stride, strict=True))
+
+
+def _check_head(model: str, description: Description, name: str) -> None:
+    head = description.head(name)
+    if isinstance(head, Affinities) and head.offsets != NEAREST:
+        raise ModelError(
+            f"head {name!r} of model {model!r} has the offsets "
+            f"{head.offsets}, and a run segments {NEAREST}, in this order; use another model"
+        )
+
+
+def _check_tile(tile: Triple, needs: Needs) -> None:
+    if any(t <= 0 or t % s for t, s in zip(tile, needs.stride, strict=True)):
+        near = triple(max(1, -(-t // s)) * s for t, s in zip(tile, needs.stride, strict=True))
+        raise ConfigError(
+            f"predict.tile: {tile} is not a multiple of the network's stride {needs.stride}; "
+            f"{near} would be"
+        )
 
 
 def _in_mask(params: Params, tiles: list[Box], box: Box) -> list[Box]:
-    """The tiles that have a voxel in `box` where the mask is not 0."""
+    """The tiles that have a voxel where the mask is not 0."""
     if params["mask"] is None:
         return tiles
     mask = open_volume(params["mask"]["url"], voxel_size=params["voxel_size"])
-    return [tile for tile in tiles if mask.read(tile.intersect(box)).any()]
+    # Where tiles are blended, all blocks that a tile reaches into must agree about it.
+    seen = Box((0, 0, 0), mask.shape) if params["blend"] is not None else box
+    return [tile for tile in tiles if mask.read(tile.intersect(seen)).any()]
 
 
 def _url(params: Params) -> str:
@@ -242,24 +242,47 @@ def _n_cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def _voxels_read(roi: Box, tile: Triple, needs: Network) -> int:
+def _voxels_read(params: Params, needs: Needs, shape: Triple) -> int:
     """Voxels of all tiles with their context: a product, since tiles are a product of axes."""
     total = 1
+    roi = Box(triple(params["roi"]["offset"]), triple(params["roi"]["shape"]))
+    blend = triple(params["blend"] or (0, 0, 0))
+    margin = triple(b + c for b, c in zip(blend, needs.context, strict=True))
     for axis in range(3):
         column = Box(roi.offset, triple(roi.shape[i] if i == axis else 1 for i in range(3)))
-        context = needs.context
-        total *= sum(
-            core.grow(context, context).shape[axis]
-            for core in cores(column, roi, tile, needs.stride)
-        )
+        read = 0
+        for block in Grid(column, triple(params["block"])):
+            tiles = _tiles(params, needs, shape, block.box)
+            wide = [tile.grow(margin, margin) for tile in tiles]
+            read += sum({tile.offset[axis]: tile.shape[axis] for tile in wide}.values())
+        total *= read
     return total
 
 
-def _peak_bytes(params: Params, description: Description, channels: int, itemsize: int) -> int:
-    needs = description.network
-    tile = triple(params["tile"])
-    inputs = Box((0, 0, 0), needs.input_shape(tile)).n_voxels
-    values = needs.activation_values(tile)
+def _peak_bytes(
+    params: Params, needs: Needs, descriptions: dict[str, Description], itemsize: int
+) -> int:
+    blended, turned = params["blend"] is not None, params["tta"] != "none"
+    blend = triple(params["blend"] or (0, 0, 0))
+    core = triple(t + 2 * b for t, b in zip(params["tile"], blend, strict=True))
+    own = triple(c + 2 * g for c, g in zip(core, needs.grown, strict=True))
+    inputs = Box((0, 0, 0), core).grow(needs.context, needs.context).n_voxels
+    values = max(d.network.activation_values(_up(own, d)) for d in descriptions.values())
     width = 2 if params["precision"] == "bfloat16" else 4
     block = Box((0, 0, 0), triple(params["block"])).n_voxels
-    return OVERHEAD + width * values + (4 + (AHEAD + 1) * itemsize) * inputs + 2 * channels * block
+    total: int = OVERHEAD + width * values + (4 + (AHEAD + 1) * itemsize) * inputs
+    total += 2 * params["channels"] * block
+    if turned:
+        total += 4 * inputs  # the turned tile, twice
+    if turned or blended or len(descriptions) > 1:
+        # Levels of the members, one turned, their stack and its order, and the sum.
+        total += (4 + 16 * len(descriptions)) * params["channels"] * Box((0, 0, 0), own).n_voxels
+    if blended:
+        total += 8 * (params["channels"] + 1) * block
+    return total
+
+
+def _up(core: Triple, description: Description) -> Triple:
+    """A core rounded up to the stride of one of several networks."""
+    stride = description.network.stride
+    return triple(-(-c // s) * s for c, s in zip(core, stride, strict=True))

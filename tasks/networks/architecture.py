@@ -161,6 +161,11 @@ class UnetArchitecture(Network):
         # Tiles must begin where pooling begins.
         return triple(-(-r // s) * s for r, s in zip(radius, self.stride, strict=True))
 
+    @property
+    def padded(self) -> bool:
+        """Whether it pads, so that it has something to say up to a tile's border."""
+        return self.padding == "same"
+
     def margins(self) -> list[Margins]:
         """The margins that a core depends on, of every level but the coarsest, finest first."""
         core: Triple = (0, 0, 0)

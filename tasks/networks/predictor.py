@@ -1,36 +1,20 @@
-"""A network at work on tiles: normalisation, arithmetic, quantisation, device.
-
-On a GPU the upload of a tile, the network at work on the one before and the
-download of the one before that go on at the same time. A process has one
-network at work at any time, whatever the number of its threads: on a CPU it
-takes all cores that it is given, on a GPU it would only compete for memory.
-"""
+"""One network at work on tiles: normalisation, arithmetic, quantisation, device."""
 
 from __future__ import annotations
 
-import functools
-import threading
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.errors import ConfigError, ModelError
-from tasks.networks.model import Description, load_network, weights_hash
-from tasks.parts import Module
+from pipeline.errors import ConfigError
+from pipeline.geometry import triple
+from tasks.networks.model import Description
+from tasks.networks.tile import LEVELS, SLAB, Needs, TilePredictor
+from tasks.parts import Module, Network
 
-Tile = npt.NDArray[np.uint8]
 Precision = Literal["bfloat16", "float32"]
-
-SLAB = 8
-"""Slices that go through the last layer at a time, so that float32 features stay in cache."""
-
-_AT_WORK = threading.Lock()
 
 
 def find_device(name: str) -> torch.device:
@@ -52,7 +36,13 @@ def find_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-class Predictor:
+def network_needs(network: Network, *, cropped: bool = True) -> Needs:
+    """What a network needs; one that pads can do without context if nothing is cropped."""
+    context = (0, 0, 0) if network.padded and not cropped else network.context
+    return Needs(network.stride, context)
+
+
+class Predictor(TilePredictor):
     """One head of a model, ready to predict.
 
     Parameters
@@ -67,6 +57,10 @@ class Predictor:
         Where the network runs.
     precision : {"bfloat16", "float32"}
         Arithmetic of the convolutions; the head's own is always float32.
+    compiled : bool
+        Whether torch compiles the network for the shape of the tiles.
+    cropped : bool
+        False keeps what a network that pads says near the tile's border.
     """
 
     def __init__(
@@ -76,95 +70,58 @@ class Predictor:
         head: str,
         device: torch.device,
         precision: Precision,
+        *,
+        compiled: bool = False,
+        cropped: bool = True,
     ) -> None:
         self.description = description
         self.head = description.head(head)
         self.device = device
+        self.needs = network_needs(description.network, cropped=cropped)
+        self.count = 1
         self.dtype = getattr(torch, precision)
-        last = dict(cast(Module, network).heads[head].named_parameters())
-        self._last = last["weight"].detach()[..., 0, 0, 0].to(device, copy=True)
-        self._bias = last["bias"].detach().to(device, copy=True)
-        self._network = network.to(device, self.dtype)
-        self._network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        self._upload = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
-
-    def submit(self, raw: npt.NDArray[Any]) -> Callable[[], Tile]:
-        """Begin to predict a tile.
-
-        Parameters
-        ----------
-        raw : ndarray
-            The core with its context, (z, y, x), of the model's dtype.
-
-        Returns
-        -------
-        callable
-            Waits for the result: uint8, (c, z, y, x) of the core.
-        """
-        # On a CPU the work is done here; the lock keeps other threads' tiles off its cores.
-        with _AT_WORK, torch.inference_mode():
-            if self._upload is None:
-                result = self.quantised(torch.from_numpy(raw)).numpy()
-                return lambda: result
-            return self._submit_cuda(raw, self._upload)
-
-    def _submit_cuda(self, raw: npt.NDArray[Any], upload: torch.cuda.Stream) -> Callable[[], Tile]:
-        pinned = torch.from_numpy(raw).pin_memory()
-        with torch.cuda.stream(upload):
-            there = pinned.to(self.device, non_blocking=True)
-        compute = torch.cuda.current_stream(self.device)
-        compute.wait_stream(upload)
-        there.record_stream(compute)
-        values = self.quantised(there)
-        here = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
-        here.copy_(values, non_blocking=True)
-        done = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        done.record(compute)
-
-        def result() -> Tile:
-            done.synchronize()
-            found: Tile = here.numpy()
-            return found
-
-        return result
+        module = cast(Module, network)
+        last = dict(module.heads[head].named_parameters())
+        self._last = last["weight"].detach()[..., 0, 0, 0].to(device, torch.float32, copy=True)
+        self._bias = last["bias"].detach().to(device, torch.float32, copy=True)
+        network.to(device, self.dtype)
+        network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        if description.network.padded and not cropped:
+            module.crop = (0, 0, 0)
+        self._features = module.features
+        if compiled:
+            self._features = torch.compile(module.features)
 
     def quantised(self, raw: Tensor) -> Tensor:
         """Raw (z, y, x) to uint8 (c, z, y, x), on the network's device."""
+        return self._by_slabs(raw, torch.uint8)
+
+    def levels(self, raw: Tensor) -> Tensor:
+        """Raw (z, y, x) to probabilities in units of 1/65535, int32 (c, z, y, x)."""
+        return self._by_slabs(raw, torch.int32)
+
+    def _by_slabs(self, raw: Tensor, dtype: torch.dtype) -> Tensor:
+        features = self._features(self._normalised(raw))[0]
+        shape = (self.head.channels, *triple(features.shape[1:]))
+        values = torch.empty(shape, dtype=dtype, device=self.device)
+        for z in range(0, shape[1], SLAB):
+            logits = self._logits(features[:, z : z + SLAB])
+            if dtype == torch.uint8:
+                values[:, z : z + SLAB] = self.head.quantise(logits)
+            else:
+                values[:, z : z + SLAB] = self.head.probabilities(logits).mul(LEVELS).round_()
+        return values
+
+    def _normalised(self, raw: Tensor) -> Tensor:
         scaling = self.description.normalisation
         # In place: new memory costs the kernel more than the arithmetic costs.
         normalised = raw.to(torch.float32, copy=True).sub_(scaling.mean).div_(scaling.std)
-        x = normalised.to(self.dtype)[None, None].contiguous(memory_format=torch.channels_last_3d)
-        features = cast(Module, self._network).features(x)[0]
-        values = torch.empty(
-            (self.head.channels, *features.shape[1:]), dtype=torch.uint8, device=self.device
+        return normalised.to(self.dtype)[None, None].contiguous(
+            memory_format=torch.channels_last_3d
         )
-        for z in range(0, features.shape[1], SLAB):
-            values[:, z : z + SLAB] = self.head.quantise(self._logits(features[:, z : z + SLAB]))
-        return values
 
     def _logits(self, features: Tensor) -> Tensor:
         # Logits of 8 bits of mantissa would waste half of uint8's levels; and a matrix
         # product is ten times faster here than a 1×1×1 convolution in float32.
         channels_last = features.movedim(0, -1).float()
         return functional.linear(channels_last, self._last, self._bias).movedim(-1, 0)
-
-
-@functools.lru_cache(maxsize=2)
-def predictor(
-    folder: Path, weights: str, head: str, device: str, precision: Precision
-) -> Predictor:
-    """The predictor of a model directory, loaded once per process.
-
-    Raises
-    ------
-    ModelError
-        If the weights are not those whose hash is `weights`.
-    """
-    found = weights_hash(folder)
-    if found != weights:
-        raise ModelError(
-            f"the weights in {folder} have the hash {found[:12]}…, but the run was begun with "
-            f"{weights[:12]}…. Run again if the model was replaced on purpose; otherwise install "
-            "the same model wherever workers run."
-        )
-    return Predictor(*load_network(folder), head, find_device(device), precision)
