@@ -3,35 +3,46 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-from pipeline.config import parse_as
+from pipeline.config import Segment, parse_as
 from pipeline.errors import ConfigError
-from tasks.networks.architecture import Kernel, Part, UnetArchitecture
-from tasks.networks.heads import NEAREST, AffinityHead, Head
-from tasks.train.augment import Augment
+from tasks.parts import Part, Target
+from tasks.registry import AnyAugmentation, AnyLoss, AnyNetwork, AnyTarget
+from tasks.targets.affinities import NEAREST
+from tasks.train.data import Truth
 
 Positive = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0.0)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Core = tuple[Positive, Positive, Positive]
 
-
-class Truth(Part):
-    """A raw volume and its labels, of one shape."""
-
-    raw: str = Field(description="Raw volume: a path or URL.")
-    labels: str = Field(description="Its labels; 0 is unknown.")
-    slices: tuple[Annotated[int, Field(ge=0)], Positive] | None = Field(
-        None, description="Slices z from … to, not including, that are used; all if null."
-    )
+AUGMENTATIONS = ("flip", "transpose", "contrast", "brightness", "gamma", "noise")
+"""What crops are changed by if the configuration does not say."""
 
 
 class Optimiser(Part):
-    """AdamW with warm-up, then a cosine from `learning_rate` to nothing."""
+    """AdamW with warm-up, then a schedule from `learning_rate` towards nothing."""
 
     learning_rate: PositiveFloat = Field(0.002, description="The largest one.")
     warmup: Positive = Field(100, description="Steps of linear warm-up.")
+    schedule: Literal["cosine", "polynomial", "step", "constant"] = Field(
+        "cosine", description="How the learning rate falls over the training."
+    )
+    power: PositiveFloat = Field(0.9, description="polynomial: rate · (1 − progress) ** power.")
+    drops: list[Share] = Field(
+        [0.5, 0.75], description="step: at these shares of the training the rate falls to a tenth."
+    )
+    betas: tuple[Share, Share] = Field((0.9, 0.999), description="Memory of both moments.")
     weight_decay: Annotated[float, Field(ge=0.0)] = Field(1e-4, description="Decoupled decay.")
     clip: PositiveFloat = Field(1.0, description="Largest norm of the gradient.")
     ema: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
@@ -39,34 +50,79 @@ class Optimiser(Part):
     )
 
 
+class Validate(Part):
+    """When the network is scored, and with which parameters of the decoder."""
+
+    steps: Positive | None = Field(None, description="Steps between validations.")
+    minutes: PositiveFloat | None = Field(
+        None, description="Minutes between validations; 10 if `steps` is not set either."
+    )
+    after: Annotated[int, Field(ge=0)] = Field(
+        0, description="Steps before the first validation; the last step is always scored."
+    )
+    head: str | None = Field(
+        None, description="What is scored; `affinities`, or else the first that can be."
+    )
+    thresholds: list[Share] = Field(
+        [0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7],
+        min_length=1,
+        description="Of the agglomeration; the best one is stored with the model.",
+    )
+    absorb_sizes: list[Annotated[int, Field(ge=0)]] = Field(
+        [600], min_length=1, description="Of the agglomeration, in voxels; likewise."
+    )
+    segment: Segment = Field(Segment(), description="The decoder's other parameters.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sometimes(cls, given: Any) -> Any:
+        if isinstance(given, dict) and not given.get("steps") and not given.get("minutes"):
+            return given | {"minutes": 10.0}
+        return given
+
+
+def _several(given: Any) -> Any:
+    return given if isinstance(given, list) else [given]
+
+
 class Training(Part):
     """Everything that says how a model is trained."""
 
+    # pydantic has a method `validate`, so that the field needs another name here than in YAML.
+    model_config = ConfigDict(serialize_by_alias=True)
+
     output: str = Field(description="Folder of the model and of the checkpoints.")
     training: list[Truth] = Field(min_length=1, description="What is learnt from.")
-    validation: Truth = Field(description="What is scored, never learnt from.")
+    validation: Annotated[list[Truth], BeforeValidator(_several)] = Field(
+        min_length=1, description="What is scored, never learnt from: one volume, or a list."
+    )
     voxel_size: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = Field(
         description="nm, z y x, of all volumes."
     )
     dust: Annotated[int, Field(ge=0)] = Field(
         100, description="Objects of fewer voxels are unknown."
     )
-    architecture: UnetArchitecture = Field(description="The network.")
-    heads: dict[str, Head] = Field(
+    network: AnyNetwork = Field(description="The network, by its `kind` and structure.")
+    heads: dict[str, AnyTarget] = Field(
         min_length=1,
         description="What is predicted, by name; `affinities` and `distances` are what "
         "predict.output chooses from, others are auxiliary.",
     )
-    weights: dict[str, PositiveFloat] = Field({}, description="Of the heads' losses; 1 if absent.")
-    balance: Annotated[float, Field(ge=1.0)] = Field(
-        4.0, description="The rarer of joined and cut edges counts at most this much more."
+    losses: dict[str, list[AnyLoss]] = Field(
+        {},
+        validate_default=True,
+        description="What each head is taught by: a weighted sum; its own default if absent.",
     )
-    smoothing: Annotated[float, Field(ge=0.0, lt=0.5)] = Field(
-        0.04, description="Affinities are taught as this and 1 minus this, not as 0 and 1."
+    deep_supervision: list[PositiveFloat] = Field(
+        [1.0], min_length=1, description="Weights of the losses, finest level first."
     )
-    crop: Kernel = Field(description="Core of a training crop in voxels, z y x.")
-    batch: Positive = Field(1, description="Crops per step.")
-    augment: Augment = Field(Augment(), description="Random changes of crops.")
+    crop: Core = Field(description="Core of a training crop in voxels, z y x.")
+    batch: Positive = Field(1, description="Crops per step, of each process.")
+    augmentations: list[AnyAugmentation] = Field(
+        [{"kind": kind} for kind in AUGMENTATIONS],
+        validate_default=True,
+        description="Random changes of crops, in the order in which they are made.",
+    )
     optimiser: Optimiser = Field(Optimiser(), description="How weights follow gradients.")
     steps: Positive = Field(description="Steps after which training ends.")
     minutes: PositiveFloat | None = Field(
@@ -78,26 +134,85 @@ class Training(Part):
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="auto takes CUDA where there is one."
     )
-    validate_minutes: PositiveFloat = Field(5.0, description="Minutes between validations.")
-    seed: int = Field(0, description="Of weights and crops.")
+    workers: Annotated[int, Field(ge=0)] = Field(
+        0, description="Processes that make crops; 0 makes them in a thread."
+    )
+    validate_: Validate = Field(
+        Validate(minutes=10.0), alias="validate", description="When the network is scored, and how."
+    )
+    checkpoint_minutes: PositiveFloat = Field(
+        10.0, description="Minutes between checkpoints; each validation makes one, too."
+    )
+    early_stop: Positive | None = Field(
+        None, description="Validations without a better score after which training ends."
+    )
+    init: str | None = Field(
+        None, description="Model whose weights training begins with: a name or a directory."
+    )
+    freeze: list[str] = Field(
+        [], description="Patterns, such as sides.0.*, of parameters that stay as they are."
+    )
+    seed: Annotated[int, Field(ge=0)] = Field(0, description="Of weights and crops.")
     licence: str = Field("", description="Terms of the weights, for the model's description.")
     credit: str = Field("", description="Whom to credit for the data.")
 
+    @field_validator("losses", mode="before")
+    @classmethod
+    def _default_losses(cls, given: Any, info: ValidationInfo) -> Any:
+        heads = info.data.get("heads")
+        if heads is None or not isinstance(given, dict):
+            return given
+        return {name: head.default_losses() for name, head in heads.items()} | given
+
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        stride = self.architecture.stride
+        stride = self.network.stride
         if any(c % s for c, s in zip(self.crop, stride, strict=True)):
             raise ValueError(f"crop {self.crop} is not a multiple of the network's stride {stride}")
-        if unknown := self.weights.keys() - self.heads.keys():
-            raise ValueError(f"weights of heads that do not exist: {', '.join(sorted(unknown))}")
-        scored = self.heads.get("affinities")
-        if not isinstance(scored, AffinityHead) or scored.offsets != NEAREST:
+        if unknown := self.losses.keys() - self.heads.keys():
             raise ValueError(
-                "heads needs 'affinities' of kind affinities with offsets "
-                f"{[list(offset) for offset in NEAREST]}: what a run segments, and a model is "
-                "scored by"
+                f"losses of heads that do not exist: {', '.join(sorted(unknown))}; "
+                f"the heads are {', '.join(self.heads)}"
             )
+        if empty := [name for name, losses in self.losses.items() if not losses]:
+            raise ValueError(
+                f"losses: {', '.join(empty)} has none, so that nothing would teach it; "
+                "remove the head, or name a loss"
+            )
+        self.scored_head()
         return self
+
+    def scored_head(self) -> str:
+        """Name of the head that validation decodes.
+
+        Raises
+        ------
+        ValueError
+            If no head can be decoded, or not the one that is asked for.
+        """
+        able = [name for name, head in self.heads.items() if can_be_scored(head)]
+        wanted = self.validate_.head or ("affinities" if "affinities" in able else None)
+        if wanted is None and able:
+            wanted = able[0]
+        if wanted is None or wanted not in able:
+            offsets = [list(offset) for offset in NEAREST]
+            raise ValueError(
+                f"heads needs {wanted or 'affinities'!r} of kind affinities with offsets {offsets} "
+                "(or of one channel, 1 inside objects): what a run segments, and a model is "
+                f"scored by; the heads are {', '.join(self.heads)}"
+            )
+        return wanted
+
+
+def can_be_scored(head: Target) -> bool:
+    """Whether labels can be made of a head's predictions.
+
+    Affinities between nearest neighbours are what the exact decoder takes; of
+    one channel that is large inside objects, the smaller value of two
+    neighbours is their affinity.
+    """
+    offsets = getattr(head, "offsets", None)
+    return head.channels == 1 if offsets is None else list(offsets) == NEAREST
 
 
 def load(path: str) -> Training:
@@ -111,5 +226,8 @@ def load(path: str) -> Training:
     try:
         text = Path(path).read_text()
     except FileNotFoundError as error:
-        raise ConfigError(f"there is no training configuration at {path!r}") from error
+        raise ConfigError(
+            f"there is no training configuration at {path!r}; "
+            "`raphe train --init-from RAW LABELS` writes one"
+        ) from error
     return parse_as(Training, text, path)

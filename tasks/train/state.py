@@ -2,8 +2,9 @@
 
 A checkpoint is one safetensors file, replaced as a whole: weights, their moving
 average, the optimiser's moments, and as JSON in its header the step, the time
-used, the configuration and the scores so far. Crops are functions of the seed
-and the step, so there is no state of a random generator to keep.
+used, the configuration and the scores so far. A step is a function of the
+state, the seed and its own number, so there is no state of a random generator
+to keep.
 """
 
 from __future__ import annotations
@@ -17,16 +18,26 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.errors import ConfigError
-from tasks.networks.predictor import find_device
-from tasks.networks.unet import Unet
 from tasks.train.config import Training
+from tasks.train.finetune import Loaded, freeze, load_initial
 
 CHECKPOINT = "checkpoint.safetensors"
 
-_MAY_CHANGE = {"output", "steps", "minutes", "validate_minutes", "device", "licence", "credit"}
+_MAY_CHANGE = {
+    "output",
+    "steps",
+    "minutes",
+    "validate",
+    "device",
+    "workers",
+    "checkpoint_minutes",
+    "early_stop",
+    "licence",
+    "credit",
+}
 """Fields that a training may go on with in another value."""
 
 
@@ -36,45 +47,57 @@ class State:
 
     Parameters
     ----------
-    network, average : Unet
+    network, average : Module
         The trained weights and their moving average.
     optimiser : AdamW
+    loaded : Loaded or None
+        What came from the model that `init` names.
     step : int
         Steps done.
-    seconds : float
-        Time used, in all parts of a training that was interrupted.
+    seconds, validated : float
+        Time used, in all parts of a training that was interrupted, and when it was last scored.
     scores : list of dict
-        One for each validation.
+        The best setting of each validation.
     """
 
-    network: Unet
-    average: Unet
+    network: nn.Module
+    average: nn.Module
     optimiser: torch.optim.AdamW
+    loaded: Loaded | None = None
     step: int = 0
     seconds: float = 0.0
+    validated: float = 0.0
     scores: list[dict[str, float]] = field(default_factory=list)
 
 
-def create(config: Training) -> State:
-    """The state before the first step, the same for the same seed."""
+def create(config: Training, device: torch.device | None = None) -> State:
+    """The state before the first step, the same for the same seed.
+
+    Raises
+    ------
+    ConfigError
+        If a pattern of `freeze` meets no parameter.
+    ModelError
+        If there is no model `init`.
+    """
     torch.manual_seed(config.seed)
     channels = {name: head.channels for name, head in config.heads.items()}
-    network = Unet(config.architecture, channels, plain=False).to(find_device(config.device))
+    network = config.network.build(channels, plain=False)
+    loaded = load_initial(network, config.init) if config.init is not None else None
+    freeze(network, config.freeze)
+    network.to(device or torch.device("cpu"))
     network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
     # Gains and biases are not decayed, nor the convolution whose weights see raw data.
-    kernels = [p for p in network.parameters() if p.ndim == 5 and p.shape[1] > 1]
+    kernels = [p for p in trained if p.ndim == 5 and p.shape[1] > 1]
     decayed = {id(parameter) for parameter in kernels}
-    optimiser = torch.optim.AdamW(
-        [
-            {"params": kernels, "weight_decay": config.optimiser.weight_decay},
-            {
-                "params": [p for p in network.parameters() if id(p) not in decayed],
-                "weight_decay": 0.0,
-            },
-        ],
-        lr=config.optimiser.learning_rate,
-    )
-    return State(network, copy.deepcopy(network).requires_grad_(False), optimiser)
+    options = config.optimiser
+    groups = [
+        {"params": kernels, "weight_decay": options.weight_decay},
+        {"params": [p for p in trained if id(p) not in decayed], "weight_decay": 0.0},
+    ]
+    optimiser = torch.optim.AdamW(groups, lr=options.learning_rate, betas=options.betas)
+    return State(network, copy.deepcopy(network).requires_grad_(False), optimiser, loaded)
 
 
 def save(state: State, config: Training) -> None:
@@ -85,6 +108,7 @@ def save(state: State, config: Training) -> None:
         "config": config.model_dump(mode="json"),
         "step": state.step,
         "seconds": state.seconds,
+        "validated": state.validated,
         "scores": state.scores,
     }
     partial = folder / f"{CHECKPOINT}.partial"
@@ -92,7 +116,7 @@ def save(state: State, config: Training) -> None:
     partial.replace(folder / CHECKPOINT)
 
 
-def resume(config: Training) -> State:
+def resume(config: Training, device: torch.device | None = None) -> State:
     """The state of the checkpoint in the output of `config`, or a new one if there is none.
 
     Raises
@@ -100,10 +124,11 @@ def resume(config: Training) -> State:
     ConfigError
         If the checkpoint is damaged or was made with another configuration.
     """
-    state = create(config)
     path = Path(config.output) / CHECKPOINT
     if not path.exists():
-        return state
+        return create(config, device)
+    # The checkpoint has all weights, also where the model that training began with is gone.
+    state = create(config.model_copy(update={"init": None}), device)
     try:
         with safetensors.safe_open(path, "pt") as stream:
             record = json.loads(stream.metadata()["state"])
@@ -114,7 +139,7 @@ def resume(config: Training) -> State:
             f"{path} is damaged ({error}); delete it to train from the beginning"
         ) from error
     state.step, state.seconds = record["step"], record["seconds"]
-    state.scores = record["scores"]
+    state.validated, state.scores = record["validated"], record["scores"]
     return state
 
 

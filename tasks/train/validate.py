@@ -1,24 +1,62 @@
 """The score of a network on slices that it never learnt from.
 
 What is scored is what a run would make of them: predicted affinities, the exact
-decoder with its default parameters, variation of information against the
-labels. Unlike a loss, it says whether objects come out whole.
+decoder, variation of information against the labels, for every threshold and
+absorb size of the configuration. Unlike a loss, it says whether objects come
+out whole; and the best setting is what the model is shipped with.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+
 from pipeline.config import Segment
 from pipeline.errors import ConfigError
+from pipeline.geometry import Box
+from pipeline.volumes import Volume
 from tasks.core import segment_volume
-from tasks.evaluate.contingency import contingency
+from tasks.evaluate.contingency import Contingency, contingency, merge
 from tasks.evaluate.scores import score
 from tasks.networks.model import Description
 from tasks.networks.predictor import Predictor, find_device
-from tasks.networks.unet import Unet
+from tasks.overview import Overview, draw
+from tasks.parts import VoxelSize
 from tasks.predict import default_tile, predict_tiles
+from tasks.targets.affinities import NEAREST
 from tasks.tiles import cores
 from tasks.train.config import Training
-from tasks.train.data import open_pair, used_box
+from tasks.train.data import Truth, open_mask, open_pair, used_box
+
+Array = npt.NDArray[Any]
+Scores = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What a validation found.
+
+    Attributes
+    ----------
+    best : dict
+        ``threshold``, ``absorb_size``, ``voi_split`` and ``voi_merge`` (bits) and
+        ``adapted_rand_error`` of the best setting; truth 0 is ignored.
+    settings : list of dict
+        The same of every setting.
+    picture : bytes
+        PNG of the first volume, segmented with the best setting.
+    """
+
+    best: Scores
+    settings: list[Scores]
+    picture: bytes
 
 
 def check_validation(config: Training, description: Description) -> None:
@@ -31,49 +69,151 @@ def check_validation(config: Training, description: Description) -> None:
     ModelError
         If the raw data are of another dtype than those that are learnt from.
     """
-    scored = config.validation
-    raw, labels = open_pair(scored, config.voxel_size)
-    description.check_data(raw.voxel_size, raw.dtype)
-    box = used_box(scored, raw.shape)
-    if not labels.read(box).any():
-        raise ConfigError(
-            f"validation: {scored.labels!r} is 0 in all slices that are used, so nothing can be "
-            "scored; choose other slices"
-        )
-    for learnt in config.training:
-        common = used_box(learnt, raw.shape).intersect(box)
-        if learnt.raw == scored.raw and common.n_voxels:
+    for scored in config.validation:
+        raw, labels = open_pair(scored, config.voxel_size)
+        description.check_data(raw.voxel_size, raw.dtype)
+        box = used_box(scored, raw.shape)
+        if not read_truth(scored, raw, labels, config.voxel_size).any():
             raise ConfigError(
-                f"slices {common.offset[0]} to {common.end[0]} of {scored.raw!r} are in training "
-                "and in validation, whose score would say nothing; set `slices` of both apart"
+                f"validation: {scored.labels!r} is 0 in all slices that are used, so nothing can "
+                "be scored; choose other slices"
             )
+        for learnt in config.training:
+            if learnt.raw != scored.raw:
+                continue
+            common = used_box(learnt, raw.shape).intersect(box)
+            if common.n_voxels:
+                raise ConfigError(
+                    f"slices {common.offset[0]} to {common.end[0]} of {scored.raw!r} are in "
+                    "training and in validation, whose score would say nothing; set `slices` of "
+                    "both apart"
+                )
 
 
-def validate(config: Training, description: Description, network: Unet) -> dict[str, float]:
-    """Variation of information (bits) and adapted Rand error on the validation slices.
+def read_truth(scored: Truth, raw: Volume, labels: Volume, voxel_size: VoxelSize) -> Array:
+    """Labels of what is used, (z, y, x); 0 where the mask or background is."""
+    box = used_box(scored, raw.shape)
+    found = labels.read(box)
+    found = np.where(np.isin(found, scored.background), 0, found)
+    mask = open_mask(scored, raw, voxel_size)
+    return found if mask is None else np.where(mask.read(box) == 0, 0, found)
+
+
+def validate(config: Training, description: Description, network: nn.Module) -> Validation:
+    """Variation of information and adapted Rand error on the validation volumes.
 
     Parameters
     ----------
     config : Training
     description : Description
         Of the model.
-    network : Unet
+    network : Module
         Folded for prediction.
-
-    Returns
-    -------
-    dict
-        ``voi_split``, ``voi_merge`` and ``adapted_rand_error``; truth 0 is ignored.
     """
-    raw, labels = open_pair(config.validation, config.voxel_size)
-    box = used_box(config.validation, raw.shape)
-    device = find_device(config.device)
-    predictor = Predictor(description, network, "affinities", device, config.precision)
-    tiles = cores(box, box, default_tile(description), config.architecture.stride)
-    affinities, _ = predict_tiles(predictor, raw, tiles, box)
-    found = score(contingency(labels.read(box), segment_volume(affinities, Segment())))
+    name = config.scored_head()
+    predictor = Predictor(description, network, name, find_device(config.device), config.precision)
+    tables: dict[tuple[float, int], list[Contingency]] = {}
+    predicted: list[tuple[Volume, Box, Array, Array]] = []
+    for index, scored in enumerate(config.validation):
+        raw, labels = open_pair(scored, config.voxel_size)
+        box = used_box(scored, raw.shape)
+        tiles = cores(box, box, default_tile(description), config.network.stride)
+        values, _ = predict_tiles(predictor, raw, tiles, box)
+        affinities = nearest_affinities(values)
+        truth = read_truth(scored, raw, labels, config.voxel_size)
+        if not predicted:
+            predicted = [(raw, box, affinities, truth)]
+        for setting, found in _sweep(config, affinities):
+            tables.setdefault(setting, []).append(_numbered(contingency(truth, found), index))
+    settings = [
+        {"threshold": threshold, "absorb_size": size} | _scores(merge(parts))
+        for (threshold, size), parts in tables.items()
+    ]
+    best = best_setting(settings)
+    return Validation(best, settings, _picture(config, best, *predicted[0]))
+
+
+def best_setting(settings: list[Scores]) -> Scores:
+    """The setting of least variation of information; the middle one of those that are equal."""
+    least = min(_voi(found) for found in settings)
+    # Thresholds first, so that the middle is that of a plateau of thresholds.
+    equal = sorted(
+        (found for found in settings if _voi(found) <= least),
+        key=lambda found: (found["absorb_size"], found["threshold"]),
+    )
+    return equal[(len(equal) - 1) // 2]
+
+
+def nearest_affinities(values: Array) -> Array:
+    """What the decoder takes, uint8 (3, z, y, x), of the predictions of a head that can be scored.
+
+    Of one channel, large inside objects, the smaller value of two neighbours is
+    their affinity.
+    """
+    if len(values) == len(NEAREST):
+        return values
+    inside = values[0]
+    found = np.zeros((3, *inside.shape), np.uint8)
+    for axis in range(3):
+        upper = tuple(slice(1, None) if i == axis else slice(None) for i in range(3))
+        lower = tuple(slice(None, -1) if i == axis else slice(None) for i in range(3))
+        np.minimum(inside[upper], inside[lower], out=found[(axis, *upper)])
+    return found
+
+
+def _sweep(config: Training, affinities: Array) -> Iterator[tuple[tuple[float, int], Array]]:
+    """Labels for every setting."""
+    wanted = config.validate_
+    for threshold, size in itertools.product(wanted.thresholds, wanted.absorb_sizes):
+        yield (threshold, size), segment_volume(affinities, _segment(config, threshold, size))
+
+
+def _segment(config: Training, threshold: float, size: float) -> Segment:
+    changes = {"threshold": threshold, "absorb_size": int(size)}
+    return config.validate_.segment.model_copy(update=changes)
+
+
+def _numbered(table: Contingency, volume: int) -> Contingency:
+    """The table with ids that no other volume has."""
+    high = np.uint64(volume) << np.uint64(32)
+    truth = np.unique(table.truth, return_inverse=True)[1].astype(np.uint64) | high
+    label = np.unique(table.label, return_inverse=True)[1].astype(np.uint64) | high
+    return dataclasses.replace(table, truth=truth, label=label)
+
+
+def _scores(table: Contingency) -> Scores:
+    found = score(table)
     return {
         "voi_split": round(found.voi_split, 4),
         "voi_merge": round(found.voi_merge, 4),
         "adapted_rand_error": round(found.adapted_rand_error, 4),
     }
+
+
+def _voi(found: Scores) -> float:
+    return round(found["voi_split"] + found["voi_merge"], 4)
+
+
+def _picture(
+    config: Training, best: Scores, raw: Volume, box: Box, affinities: Array, truth: Array
+) -> bytes:
+    """Raw data, affinities, labels and truth in the middle section."""
+    segment = _segment(config, best["threshold"], best["absorb_size"])
+    middle = slice(box.shape[0] // 2, box.shape[0] // 2 + 1)
+    grey = raw.read(box)[middle].astype(np.float32)
+    low, high = np.percentile(grey, (0.5, 99.5))
+    grey = np.clip((grey - low) / max(high - low, 1e-6) * 255, 0, 255).astype(np.uint8)
+    overview = Overview(
+        raw=grey,
+        affinities=affinities[:, middle],
+        labels=segment_volume(affinities, segment)[middle],
+        truth=truth[middle],
+        block=box.shape,
+        voxel_size=config.voxel_size,
+    )
+    title = (
+        f"slice {box.offset[0] + middle.start}: VOI split {best['voi_split']:.3f}, merge "
+        f"{best['voi_merge']:.3f} bits, threshold {best['threshold']:g}, absorb size "
+        f"{best['absorb_size']:g}"
+    )
+    return draw(overview, title, sections=1)
