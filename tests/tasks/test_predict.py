@@ -248,3 +248,29 @@ def test_a_run_that_predicts_distances_ends_there(paths, tmp_path):
     assert [step.name for step in summary.steps] == ["predict"]
     array = open_array(f"{config.output}/distances/s0")
     assert len(np.unique(array.read(Box((0, 0, 0), SHAPE)))) > 2
+
+
+def test_a_compiled_network_says_the_same(paths, monkeypatch):
+    """With torch's tracer, but without a minute of its C++ compiler."""
+    calls = []
+
+    def eager(function):
+        calls.append(function)
+        return compile_network(function, backend="eager")
+
+    compile_network = torch.compile
+    monkeypatch.setattr(torch, "compile", eager)
+    shape = [n + 2 * c for n, c in zip((4, 8, 8), DESCRIPTION.network.context, strict=True)]
+    raw = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
+    found = [
+        Predictor(
+            *load_network(paths / "model"),
+            "affinities",
+            torch.device("cpu"),
+            "float32",
+            compiled=compiled,
+        ).submit(raw)()
+        for compiled in (False, True)
+    ]
+    assert len(calls) == 1
+    assert difference(*found) <= 1
