@@ -21,11 +21,13 @@ from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from pipeline import errors
 from pipeline.errors import RapheError, RunError
-from tasks.train.crops import Crops, Sample
+
+if TYPE_CHECKING:
+    from tasks.train.crops import Crops, Sample
 
 AHEAD = 2
 """Batches that wait for the network, beside those that workers have ready."""
