@@ -85,6 +85,10 @@ class Predictor(TilePredictor):
         self._last = last["weight"].detach()[..., 0, 0, 0].to(device, torch.float32, copy=True)
         self._bias = last["bias"].detach().to(device, torch.float32, copy=True)
         network.to(device, self.dtype)
+        for part in network.modules():
+            # Statistics of 8 bits of mantissa would shift whole feature maps.
+            if isinstance(part, nn.modules.batchnorm._BatchNorm):
+                part.float()
         network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         if description.network.padded and not cropped:
             module.crop = (0, 0, 0)
