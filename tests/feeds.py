@@ -39,4 +39,7 @@ class Numbers:
             "indices": np.array(indices),
             "process": np.array([os.getpid()]),
             "threads": np.array([threads]),
+            "interruptible": np.array(
+                [signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())]
+            ),
         }

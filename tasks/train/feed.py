@@ -18,6 +18,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from types import TracebackType
@@ -180,7 +181,7 @@ class _Worker:
         self._process: SpawnProcess = context.Process(
             target=_work, args=(there, crops), name="crops", daemon=True
         )
-        with _environment(_ONE_THREAD):
+        with _environment(_ONE_THREAD), _interrupts_held():
             self._process.start()
         # Kept open here, the pipe would not tell that the worker is gone.
         there.close()
@@ -243,7 +244,6 @@ class _Failure:
 
 def _work(connection: Connection, crops: Crops) -> None:
     """Make the batches that are asked for, until nobody asks any more."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             step, indices = connection.recv()
@@ -267,3 +267,15 @@ def _environment(changes: dict[str, str]) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Hold Ctrl-C back from a process that is started; a terminal sends it to all of them."""
+    # Its start, which would come with the first process, lets signals through at its end.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -63,6 +63,7 @@ def test_batches_come_in_the_order_of_steps_with_the_indices_of_their_rank(worke
     assert (os.getpid() in processes) == (workers == 0)
     if workers:
         assert {str(each["threads"][0]) for each in found} == {"1"}
+        assert not any(each["interruptible"] for each in found)
     assert not ours() - before
 
 

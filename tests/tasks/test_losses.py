@@ -97,6 +97,16 @@ def test_errors_of_distances_are_those_of_tanh():
     assert float(L1()(logits, given)) == pytest.approx(error / 2, rel=1e-5)
 
 
+@pytest.mark.parametrize("loss", [Mse(), L1()])
+def test_distances_are_learnt(loss):
+    target, known = squashed(row([25.0, -50.0])), row([True, True])
+    logits = row([0.0, 0.0]).requires_grad_()
+    for _ in range(200):
+        gradient = torch.autograd.grad(loss(logits, lesson(target, known, DISTANCES)), logits)[0]
+        logits = logits - 0.02 * gradient / gradient.abs().max().clamp(min=1e-3)
+    assert logits.ravel().tolist() == pytest.approx([0.5, -1.0], abs=0.05)
+
+
 @pytest.mark.parametrize("loss", [BalancedBce(), Dice()])
 def test_losses_of_classes_refuse_numbers(loss):
     target = squashed(row([25.0]))
