@@ -56,7 +56,7 @@ def summary(part: type[Any]) -> str:
 def describe(found: dict[str, list[dict[str, str]]]) -> str:
     """The lists as lines for people."""
     width = max(len(each["name"]) for group in found.values() for each in group) + 2
-    lines = []
+    lines: list[str] = []
     for kind, group in found.items():
         lines += ["", kind] if lines else [kind]
         for each in group:

@@ -10,7 +10,8 @@ from pipeline.config import parse_as
 from pipeline.errors import ConfigError
 from tasks.train.config import Training
 from tasks.train.fingerprint import Fingerprint, Size, is_same_size, take_fingerprint
-from tasks.train.plan import GIB, Machine, Plan, make_plan
+from tasks.train.fitting import GIB, Machine
+from tasks.train.plan import Plan, make_plan
 
 CPU_MINUTES = 60
 """Minutes of a training without a GPU: some two thousand steps of the shipped model."""

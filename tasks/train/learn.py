@@ -7,7 +7,7 @@ resumes exactly.
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -53,6 +53,9 @@ class Learner:
         set_training(state.network)
         self._network = team.spread(Deep(state.network))
         self._trained = [p for p in state.network.parameters() if p.requires_grad]
+        self._done: Any = None
+        if team.device.type == "cuda":
+            self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]
 
     def step(self, batch: Batch, share: float) -> dict[str, Tensor]:
         """Learn from one batch.
@@ -88,7 +91,13 @@ class Learner:
         state.optimiser.step()
         self._average()
         state.step += 1
+        if self._done is not None:
+            self._done.record()
         return {name: part.detach() for name, part in parts.items()} | {"gradient": norm.detach()}
+
+    def is_idle(self) -> bool:
+        """Whether the device has done all steps that it was given."""
+        return self._done is None or bool(self._done.query())
 
     @torch.no_grad()
     def _average(self) -> None:

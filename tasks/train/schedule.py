@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 
-from tasks.train.config import Optimiser, Training
+from tasks.train.config import Training
+from tasks.train.options import Optimiser
 
 
 def progress(config: Training, step: int, seconds: float) -> float:

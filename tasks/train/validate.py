@@ -12,7 +12,7 @@ import dataclasses
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -27,13 +27,13 @@ from tasks.evaluate.contingency import Contingency, contingency, merge
 from tasks.evaluate.scores import score
 from tasks.networks.model import Description
 from tasks.networks.predictor import Predictor, find_device
-from tasks.overview import Overview, draw
 from tasks.parts import VoxelSize
 from tasks.predict import default_tile, predict_tiles
 from tasks.targets.affinities import NEAREST
 from tasks.tiles import cores
 from tasks.train.config import Training
 from tasks.train.data import Truth, open_mask, open_pair, used_box
+from tasks.train.picture import draw_validation
 
 Array = npt.NDArray[Any]
 Scores = dict[str, float]
@@ -113,24 +113,44 @@ def validate(config: Training, description: Description, network: nn.Module) -> 
     name = config.scored_head()
     predictor = Predictor(description, network, name, find_device(config.device), config.precision)
     tables: dict[tuple[float, int], list[Contingency]] = {}
-    predicted: list[tuple[Volume, Box, Array, Array]] = []
-    for index, scored in enumerate(config.validation):
-        raw, labels = open_pair(scored, config.voxel_size)
-        box = used_box(scored, raw.shape)
-        tiles = cores(box, box, default_tile(description), config.network.stride)
-        values, _ = predict_tiles(predictor, raw, tiles, box)
-        affinities = nearest_affinities(values)
-        truth = read_truth(scored, raw, labels, config.voxel_size)
-        if not predicted:
-            predicted = [(raw, box, affinities, truth)]
-        for setting, found in _sweep(config, affinities):
-            tables.setdefault(setting, []).append(_numbered(contingency(truth, found), index))
+    shown: _Scored | None = None
+    for index, truth in enumerate(config.validation):
+        scored = _predict(config, predictor, truth)
+        shown = shown or scored
+        for setting, found in _sweep(config, scored.affinities):
+            table = contingency(scored.truth, found)
+            tables.setdefault(setting, []).append(_numbered(table, index))
     settings = [
         {"threshold": threshold, "absorb_size": size} | _scores(merge(parts))
         for (threshold, size), parts in tables.items()
     ]
     best = best_setting(settings)
-    return Validation(best, settings, _picture(config, best, *predicted[0]))
+    return Validation(best, settings, _picture(config, cast(_Scored, shown), best))
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """A box of a volume with what is predicted of it."""
+
+    raw: Volume
+    box: Box
+    affinities: Array
+    truth: Array
+
+
+def _predict(config: Training, predictor: Predictor, truth: Truth) -> _Scored:
+    raw, labels = open_pair(truth, config.voxel_size)
+    box = used_box(truth, raw.shape)
+    tiles = cores(box, box, default_tile(predictor.description), config.network.stride)
+    values, _ = predict_tiles(predictor, raw, tiles, box)
+    known = read_truth(truth, raw, labels, config.voxel_size)
+    return _Scored(raw, box, nearest_affinities(values), known)
+
+
+def _picture(config: Training, shown: _Scored, best: Scores) -> bytes:
+    segment = _segment(config, best["threshold"], best["absorb_size"])
+    labels = segment_volume(shown.affinities, segment)
+    return draw_validation(shown.raw, shown.box, shown.affinities, labels, shown.truth, best)
 
 
 def best_setting(settings: list[Scores]) -> Scores:
@@ -192,28 +212,3 @@ def _scores(table: Contingency) -> Scores:
 
 def _voi(found: Scores) -> float:
     return round(found["voi_split"] + found["voi_merge"], 4)
-
-
-def _picture(
-    config: Training, best: Scores, raw: Volume, box: Box, affinities: Array, truth: Array
-) -> bytes:
-    """Raw data, affinities, labels and truth in the middle section."""
-    segment = _segment(config, best["threshold"], best["absorb_size"])
-    middle = slice(box.shape[0] // 2, box.shape[0] // 2 + 1)
-    grey = raw.read(box)[middle].astype(np.float32)
-    low, high = np.percentile(grey, (0.5, 99.5))
-    grey = np.clip((grey - low) / max(high - low, 1e-6) * 255, 0, 255).astype(np.uint8)
-    overview = Overview(
-        raw=grey,
-        affinities=affinities[:, middle],
-        labels=segment_volume(affinities, segment)[middle],
-        truth=truth[middle],
-        block=box.shape,
-        voxel_size=config.voxel_size,
-    )
-    title = (
-        f"slice {box.offset[0] + middle.start}: VOI split {best['voi_split']:.3f}, merge "
-        f"{best['voi_merge']:.3f} bits, threshold {best['threshold']:g}, absorb size "
-        f"{best['absorb_size']:g}"
-    )
-    return draw(overview, title, sections=1)

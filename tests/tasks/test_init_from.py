@@ -11,8 +11,9 @@ from pipeline.geometry import Box
 from tasks.train.command import train as command
 from tasks.train.config import load
 from tasks.train.fingerprint import take_fingerprint
+from tasks.train.fitting import GIB, Machine, choose_crop, training_bytes
 from tasks.train.init_from import write_training
-from tasks.train.plan import GIB, Machine, choose_crop, choose_offsets, training_bytes
+from tasks.train.plan import choose_offsets
 
 CPU, GPU = Machine(16 * GIB, gpu=False), Machine(24 * GIB, gpu=True)
 

@@ -14,11 +14,12 @@ from trainings import configuration, network, same, weights, write_truth
 
 from pipeline.errors import ConfigError, RunError
 from tasks.networks.model import find_model, read_description
-from tasks.train import learn, loop, state
+from tasks.train import keep, learn, state
 from tasks.train.command import train as command
-from tasks.train.config import Optimiser, load
+from tasks.train.config import load
 from tasks.train.data import open_pair
 from tasks.train.loop import train
+from tasks.train.options import Optimiser
 from tasks.train.schedule import learning_rate, progress
 
 QUIET = Console(quiet=True)
@@ -67,14 +68,14 @@ def test_training_learns_the_membrane(config):
 
 
 def test_what_is_kept_is_the_best_and_not_the_last(config, monkeypatch):
-    real, bad = loop.validate, iter([False, True, True])
+    real, bad = keep.validate, iter([False, True, True])
 
     def worse(*arguments):
         found = real(*arguments)
         found.best["voi_merge"] += 5 * next(bad)
         return found
 
-    monkeypatch.setattr(loop, "validate", worse)
+    monkeypatch.setattr(keep, "validate", worse)
     folder = train(config(steps=2, validate={"steps": 2}), QUIET)
     before = weights(folder)
     train(config(steps=6, validate={"steps": 2}), QUIET)
@@ -86,14 +87,14 @@ def test_what_is_kept_is_the_best_and_not_the_last(config, monkeypatch):
 
 def test_training_stops_where_nothing_gets_better(config, monkeypatch):
     scores = iter([3.0, 2.0, 2.5, 2.0, 9.0])
-    real = loop.validate
+    real = keep.validate
 
     def scored(*arguments):
         found = real(*arguments)
         found.best.update(voi_split=next(scores), voi_merge=0.0)
         return found
 
-    monkeypatch.setattr(loop, "validate", scored)
+    monkeypatch.setattr(keep, "validate", scored)
     stopping = functools.partial(config, steps=9, validate={"steps": 1}, early_stop=2)
     folder = train(stopping(), QUIET)
     assert read_description(folder).training["steps"] == 4

@@ -1,0 +1,105 @@
+"""What is kept of a training: the best model, the checkpoint, the pictures.
+
+The model directory holds the best moving average by variation of information,
+with the threshold and absorb size that it was best at, and not the last one;
+its record is of all of the training.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import safetensors.torch
+from torch import Tensor
+
+from tasks.networks.model import WEIGHTS, Description, read_description, save_model
+from tasks.train.config import Training
+from tasks.train.report import Report
+from tasks.train.state import State, save
+from tasks.train.validate import Scores, validate
+
+PICTURES = "pictures"
+"""Folder of the pictures of validations, in the output."""
+
+
+class Keeper:
+    """Scores and writes what it is time for.
+
+    Parameters
+    ----------
+    config : Training
+    description : Description
+        Of the model, but for what validation finds.
+    state : State
+        Of the training, as it goes on; scores are added to it.
+    """
+
+    def __init__(self, config: Training, description: Description, state: State) -> None:
+        self.config, self.description, self.state = config, description, state
+        self._saved = state.seconds
+
+    def keep(self, share: float, report: Report) -> None:
+        """Score and write what it is time for, at a progress `share`; the checkpoint comes last."""
+        state, wanted = self.state, self.config.validate_
+        due = wanted.steps is not None and state.step % wanted.steps == 0
+        if wanted.minutes is not None:
+            due |= state.seconds - state.validated >= 60 * wanted.minutes
+        if share >= 1 or (due and state.step >= wanted.after):
+            self._validate(report)
+            state.validated = state.seconds
+        elif state.seconds - self._saved < 60 * self.config.checkpoint_minutes:
+            return
+        save(state, self.config)
+        self._saved = state.seconds
+
+    def _validate(self, report: Report) -> None:
+        config, state, folder = self.config, self.state, Path(self.config.output)
+        weights = config.network.folded(state.average)
+        # What is scored is what is written: float16.
+        weights = {name: tensor.cpu().half().float() for name, tensor in weights.items()}
+        network = config.network.build(self.description.channels(), plain=True)
+        network.load_state_dict(weights)
+        found = validate(config, self.description, network.eval())
+        state.scores.append({"step": state.step} | found.best)
+        report.validation(state.step, state.scores[-1], found.settings, found.picture)
+        _write(folder / PICTURES / f"step-{state.step:06d}.png", found.picture)
+        if best_score(state.scores) is state.scores[-1]:
+            decoding = {name: found.best[name] for name in ("threshold", "absorb_size")}
+        else:
+            weights = safetensors.torch.load_file(folder / WEIGHTS)
+            decoding = read_description(folder).decoding
+        self._save_model(weights, decoding)
+
+    def _save_model(self, weights: dict[str, Tensor], decoding: dict[str, float]) -> None:
+        state = self.state
+        record = {
+            "steps": state.step,
+            "best_step": best_score(state.scores)["step"],
+            "minutes": round(state.seconds / 60, 1),
+            "validation": state.scores,
+            "configuration": self.config.model_dump(mode="json"),
+        }
+        changes = {"decoding": decoding, "training": record}
+        described = self.description.model_copy(update=changes)
+        save_model(Path(self.config.output), described, weights, half=True)
+
+
+def best_score(scores: list[Scores]) -> Scores:
+    """The validation of least variation of information, the first of those that are equal."""
+    return min(scores, key=lambda found: round(found["voi_split"] + found["voi_merge"], 4))
+
+
+def is_exhausted(config: Training, scores: list[Scores]) -> bool:
+    """Whether the last validations, as many as `early_stop` says, have all been no better."""
+    if config.early_stop is None or not scores:
+        return False
+    best = best_score(scores)
+    since = next(i for i, found in enumerate(reversed(scores)) if found is best)
+    return since >= config.early_stop
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_bytes(data)
+    partial.replace(path)
