@@ -22,22 +22,19 @@ from pipeline.geometry import Block, Box, Grid, Triple, triple
 from pipeline.steps import Counters, Job, Params, Step
 from pipeline.volumes import open_volume
 from tasks.networks import regimes
-from tasks.networks.blend import blended_reach, blended_tiles, check_blend, predict_blended
-from tasks.networks.flow import AHEAD
+from tasks.networks.blend import check_blend, predict_blended
 from tasks.networks.flow import predict_tiles as predict_tiles
 from tasks.networks.model import Description, find_model, read_description
 from tasks.networks.predictor import find_device
+from tasks.networks.projection import peak_bytes, reach_of, tiles_of, voxels_read
 from tasks.networks.regimes import Regime
 from tasks.networks.tile import Needs
 from tasks.targets.affinities import NEAREST, Affinities
-from tasks.tiles import cores, whole_tiles
+from tasks.tiles import whole_tiles
 
 SIDE = 128
 """Side of a tile's core, in voxels of the finest axis, if none is configured. Smaller ones
 spend their time on context, larger ones need more than 2 GiB."""
-
-OVERHEAD = 600 << 20
-"""Bytes of a process with torch loaded, and what large pages and workspaces waste."""
 
 
 def steps(job: Job, upstream: list[Step]) -> list[Step]:
@@ -69,7 +66,7 @@ def steps(job: Job, upstream: list[Step]) -> list[Step]:
     if config.predict.blend is not None:
         check_blend(config.predict.blend, tile, needs)
     params = _params(job, regime, descriptions, tile)
-    reach = _reach(params, needs)
+    reach = reach_of(params, needs)
     channels = params["channels"]
     return [
         Step(
@@ -82,8 +79,8 @@ def steps(job: Job, upstream: list[Step]) -> list[Step]:
             upper=reach,
             resource="GPU" if find_device(config.predict.device).type == "cuda" else "CPU",
             prepare=prepare,
-            peak_bytes=_peak_bytes(params, needs, descriptions, raw.dtype.itemsize),
-            bytes_read=_voxels_read(params, needs, raw.shape) * raw.dtype.itemsize,
+            peak_bytes=peak_bytes(params, needs, descriptions, raw.dtype.itemsize),
+            bytes_read=voxels_read(params, needs, raw.shape) * raw.dtype.itemsize,
             bytes_written=channels * job.roi.n_voxels,
             # What of the region and the volume a block sees is in its own geometry.
             paths=("raw", "model", "output", "roi", "array", "device", "workers"),
@@ -122,7 +119,7 @@ def process(params: Params, block: Block) -> Counters:
     network = regimes.load(_regime(params))
     raw = open_volume(params["raw"], voxel_size=params["voxel_size"], axes=params["axes"])
     blended = params["blend"] is not None
-    wanted = _in_mask(params, _tiles(params, network.needs, raw.shape, block.box), block.box)
+    wanted = _in_mask(params, tiles_of(params, network.needs, raw.shape, block.box), block.box)
     if blended:
         blend = triple(params["blend"])
         values, n_read = predict_blended(network, raw, wanted, block.box, blend)
@@ -189,23 +186,6 @@ def _regime(params: Params) -> Regime:
     )
 
 
-def _tiles(params: Params, needs: Needs, shape: Triple, box: Box) -> list[Box]:
-    """The cores of the tiles that a block is made of."""
-    tile = triple(params["tile"])
-    if params["blend"] is not None:
-        return blended_tiles(box, shape, tile, triple(params["blend"]))
-    roi = Box(triple(params["roi"]["offset"]), triple(params["roi"]["shape"]))
-    return cores(box, roi, tile, needs.stride)
-
-
-def _reach(params: Params, needs: Needs) -> Triple:
-    """Voxels beyond a block that it depends on."""
-    if params["blend"] is not None:
-        return blended_reach(triple(params["tile"]), triple(params["blend"]), needs)
-    # Cores are rounded up to the stride where the region of interest cuts them.
-    return triple(c + s - 1 for c, s in zip(needs.context, needs.stride, strict=True))
-
-
 def _check_head(model: str, description: Description, name: str) -> None:
     head = description.head(name)
     if isinstance(head, Affinities) and head.offsets != NEAREST:
@@ -240,49 +220,3 @@ def _url(params: Params) -> str:
 
 def _n_cores() -> int:
     return len(os.sched_getaffinity(0))
-
-
-def _voxels_read(params: Params, needs: Needs, shape: Triple) -> int:
-    """Voxels of all tiles with their context: a product, since tiles are a product of axes."""
-    total = 1
-    roi = Box(triple(params["roi"]["offset"]), triple(params["roi"]["shape"]))
-    blend = triple(params["blend"] or (0, 0, 0))
-    margin = triple(b + c for b, c in zip(blend, needs.context, strict=True))
-    for axis in range(3):
-        column = Box(roi.offset, triple(roi.shape[i] if i == axis else 1 for i in range(3)))
-        read = 0
-        for block in Grid(column, triple(params["block"])):
-            tiles = _tiles(params, needs, shape, block.box)
-            wide = [tile.grow(margin, margin) for tile in tiles]
-            read += sum({tile.offset[axis]: tile.shape[axis] for tile in wide}.values())
-        total *= read
-    return total
-
-
-def _peak_bytes(
-    params: Params, needs: Needs, descriptions: dict[str, Description], itemsize: int
-) -> int:
-    blended, turned = params["blend"] is not None, params["tta"] != "none"
-    blend = triple(params["blend"] or (0, 0, 0))
-    core = triple(t + 2 * b for t, b in zip(params["tile"], blend, strict=True))
-    own = triple(c + 2 * g for c, g in zip(core, needs.grown, strict=True))
-    inputs = Box((0, 0, 0), core).grow(needs.context, needs.context).n_voxels
-    values = max(d.network.activation_values(_up(own, d)) for d in descriptions.values())
-    width = 2 if params["precision"] == "bfloat16" else 4
-    block = Box((0, 0, 0), triple(params["block"])).n_voxels
-    total: int = OVERHEAD + width * values + (4 + (AHEAD + 1) * itemsize) * inputs
-    total += 2 * params["channels"] * block
-    if turned:
-        total += 4 * inputs  # the turned tile, twice
-    if turned or blended or len(descriptions) > 1:
-        # Levels of the members, one turned, their stack and its order, and the sum.
-        total += (4 + 16 * len(descriptions)) * params["channels"] * Box((0, 0, 0), own).n_voxels
-    if blended:
-        total += 8 * (params["channels"] + 1) * block
-    return total
-
-
-def _up(core: Triple, description: Description) -> Triple:
-    """A core rounded up to the stride of one of several networks."""
-    stride = description.network.stride
-    return triple(-(-c // s) * s for c, s in zip(core, stride, strict=True))
