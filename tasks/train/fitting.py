@@ -85,17 +85,22 @@ def _flat(size: list[float]) -> list[bool]:
 def choose_crop(
     network: UnetArchitecture, voxel_size: VoxelSize, extent: Triple, machine: Machine
 ) -> tuple[Triple, int]:
-    """The largest crop, about a cube in nm, of which a quarter of memory holds a step.
+    """The largest crop, about a cube in nm, with which a step fits into a part of memory.
 
-    On a CPU, where time is what is short, no more than 48³ voxels; on a GPU no more than 96³,
-    then more crops a step.
+    A quarter of a machine's memory, since time is short there first: no more
+    than 48³ voxels; half of a GPU's, and no more than 96³ voxels, then more
+    crops a step. A volume that is thin along an axis has wider crops.
     """
-    budget = machine.memory // 4 if not machine.gpu else machine.memory // 2
-    side = (96 if machine.gpu else 48) * (math.prod(voxel_size) ** (1 / 3))
+    budget = machine.memory // (2 if machine.gpu else 4)
+    most = (96 if machine.gpu else 48) ** 3
+    side = min(voxel_size)
     crop = _fitted(network, voxel_size, extent, side)
-    while training_bytes(network, crop, 1) > budget and crop != network.stride:
-        side *= 0.9
-        crop = _fitted(network, voxel_size, extent, side)
+    while side < max(s * n for s, n in zip(voxel_size, extent, strict=True)):
+        side *= 1.02
+        wider = _fitted(network, voxel_size, extent, side)
+        if math.prod(wider) > most or training_bytes(network, wider, 1) > budget:
+            break
+        crop = wider
     batch = 1
     while machine.gpu and batch < 4 and training_bytes(network, crop, 2 * batch) <= budget:
         batch *= 2

@@ -42,13 +42,12 @@ def make_plan(fingerprints: list[Fingerprint], machine: Machine) -> Plan:
     first = fingerprints[0]
     size = first.voxel_size
     network = UnetArchitecture.model_validate(choose_network(size, gpu=machine.gpu))
-    extent = triple(
-        min(
-            found.slices[1] - found.slices[0] if axis == 0 else found.shape[axis]
-            for found in fingerprints
-        )
-        for axis in range(3)
-    )
+    held_out = [hold_out(found.slices) for found in fingerprints]
+    sizes = [
+        (end - begin, *found.shape[1:])
+        for ((begin, end), _), found in zip(held_out, fingerprints, strict=True)
+    ]
+    extent = triple(min(size[axis] for size in sizes) for axis in range(3))
     crop, batch = choose_crop(network, size, extent, machine)
     calibre = _median([found.calibre for found in fingerprints])
     near_nm, far_nm = choose_reach(calibre)
@@ -68,7 +67,7 @@ def make_plan(fingerprints: list[Fingerprint], machine: Machine) -> Plan:
         absorb_sizes=[max(1, absorb // 3), absorb, 3 * absorb],
         serial=first.anisotropy >= SERIAL,
         brightness=round(max(0.3, 2 * max(found.drift for found in fingerprints)), 2),
-        held_out=[hold_out(found.slices) for found in fingerprints],
+        held_out=held_out,
         workers=4 if machine.gpu else 0,
     )
 
