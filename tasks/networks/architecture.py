@@ -18,7 +18,7 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from pipeline.geometry import Triple, triple
-from tasks.networks import unet
+from tasks.networks import memory, unet
 from tasks.parts import Network, Part
 
 Factor = Annotated[int, Field(ge=1)]
@@ -200,60 +200,13 @@ class UnetArchitecture(Network):
         return unet.folded(trained)
 
     def activation_values(self, core: Triple) -> int:
-        """The largest number of values alive at once, an upper bound.
-
-        While a convolution runs, its input and output and all skipped features
-        of the finer levels are alive; in a residual chain, the first output too.
-        """
-        sizes, kept, inputs, peak = self._sizes(core), 0, 1, 0
-        extra = int(self.residual)
-        for level, size in zip(self.levels, sizes, strict=True):
-            peak = max(peak, kept + (inputs + level.channels) * size.before)
-            if len(level.down) > 1:
-                peak = max(peak, kept + (2 + extra) * level.channels * size.before)
-            kept += level.channels * size.skip
-            # On the way up: the skipped features (in `kept`), the upsampled ones, and both joined.
-            joined = 3 if self.skips == "sum" else 4
-            peak = max(peak, kept + (joined + extra) * level.channels * size.joined)
-            inputs = level.channels
-        channels = (2 + extra) * self.bottom.channels
-        return max(peak, kept + channels * sizes[-1].below)
-
-    def _sizes(self, core: Triple) -> list[_Sizes]:
-        """Voxels of what enters, leaves and joins every level, and of what leaves it downwards."""
-        found, shape, padded = [], core, self.context
-        for level, margins in zip(self.levels, self.margins(), strict=True):
-            used = margins
-            if self.padding == "same":
-                used = Margins(padded, padded, padded, padded)
-            down = triple(m // f for m, f in zip(used.skip, level.factor, strict=True))
-            before, skip, joined = (
-                _voxels(shape, margin) for margin in (used.before, used.skip, used.joined)
-            )
-            shape = triple(s // f for s, f in zip(shape, level.factor, strict=True))
-            padded = down
-            found.append(_Sizes(before, skip, joined, _voxels(shape, down)))
-        return found
-
-
-@dataclass(frozen=True)
-class _Sizes:
-    """The margins of a level as numbers of voxels; `below` of what is pooled."""
-
-    before: int
-    skip: int
-    joined: int
-    below: int
+        """The largest number of values alive at once, an upper bound."""
+        return memory.activation_values(self, core)
 
 
 def radius(kernels: list[Kernel]) -> Triple:
     """Voxels that a chain of valid convolutions takes off each side."""
     return triple(sum(kernel[axis] // 2 for kernel in kernels) for axis in range(3))
-
-
-def _voxels(shape: Triple, margin: Triple) -> int:
-    z, y, x = (s + 2 * m for s, m in zip(shape, margin, strict=True))
-    return z * y * x
 
 
 def _add(a: Triple, b: Triple) -> Triple:

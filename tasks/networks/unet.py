@@ -59,11 +59,13 @@ class Unet(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """The last features (n, c, z, y, x) of the core that `x` holds with its context."""
-        return self._levels(x)[0]
+        return self._finest(x)
 
     def deep(self, x: Tensor) -> list[dict[str, Tensor]]:
         """Logits of every head on the core, finest first, then those of deeper levels."""
-        features = self._levels(x)
+        levels: list[Tensor] = []
+        finest = self._finest(x, levels)
+        features = [finest, *reversed(levels)]
         found = [{name: head(features[0]) for name, head in self.heads.items()}]
         scale = [1.0, 1.0, 1.0]
         for side, heads, level in zip(self.sides, self.deeper, features[1:], strict=False):
@@ -83,8 +85,8 @@ class Unet(nn.Module):
         features = self.features(x)
         return {name: head(features) for name, head in self.heads.items()}
 
-    def _levels(self, x: Tensor) -> list[Tensor]:
-        """The last features of every level, finest first; the finest of the core alone."""
+    def _finest(self, x: Tensor, levels: list[Tensor] | None = None) -> Tensor:
+        """The last features of the core; `levels` gets those of the others, coarsest first."""
         sides = [cast(Side, side) for side in self.sides]
         skips = []
         for side in sides:
@@ -92,12 +94,11 @@ class Unet(nn.Module):
             skips.append(x)
             x = functional.max_pool3d(x, side.factor)
         x = self._run(self.bottom, x)
-        found = [x]
         for side in reversed(sides):
+            if levels is not None:
+                levels.append(x)
             x = self._run(side.join, skips.pop(), x)
-            found.append(x)
-        found[-1] = crop(x, self.crop)
-        return found[::-1]
+        return crop(x, self.crop)
 
     def _run(self, part: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
         if self.architecture.checkpointing and self.training and torch.is_grad_enabled():

@@ -1,17 +1,21 @@
+import json
+
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from pipeline.arrays import open_array
 from pipeline.config import Config, Predict
 from pipeline.errors import ModelError
 from pipeline.fingerprint import fingerprint
 from pipeline.geometry import Box
+from pipeline.run import run as run_all
 from pipeline.steps import Job
 from tasks import predict
 from tasks.networks.architecture import Bottom, Level, UnetArchitecture
 from tasks.networks.ensemble import Ensemble, check_members
-from tasks.networks.model import Description, Normalisation, load_network, save_model
+from tasks.networks.model import Description, Normalisation, load_network, save_model, weights_hash
 from tasks.networks.predictor import Predictor
 from tasks.networks.tile import LEVELS, Needs, TilePredictor, as_uint8
 from tasks.targets.affinities import NEAREST, Affinities
@@ -160,6 +164,27 @@ def test_a_step_names_the_weights_of_every_member(run):
     assert fingerprint(step) != fingerprint(other)
     _, highest = run("ab", "highest", ensemble="max")
     assert fingerprint(step) != fingerprint(highest)
+
+
+def test_a_run_predicts_by_regime(folder, tmp_path):
+    """Through the command's own way: parameters as JSON, done markers, provenance."""
+    config = Config(
+        raw=str(folder / "raw.npy"),
+        model=[str(folder / "a"), str(folder / "c")],
+        output=str(tmp_path / "out"),
+        voxel_size=(10, 10, 10),
+        block=(8, 12, 12),
+        predict=Predict(
+            output="distances", tile=(4, 8, 8), blend=(2, 2, 2), tta="flips", ensemble="max"
+        ),
+        cluster={"processes": False},
+    )
+    assert run_all(config, console=Console(quiet=True)).blocks > 0
+    assert run_all(config, console=Console(quiet=True)).blocks == 0
+    found = open_array(f"{config.output}/distances/s0").read(Box((0, 0, 0), SHAPE))
+    assert len(np.unique(found)) > 10
+    provenance = json.loads((tmp_path / "out" / "provenance.json").read_text())
+    assert provenance["model"] == [weights_hash(folder / name) for name in "ac"]
 
 
 def test_models_that_do_not_go_together_are_refused():
