@@ -11,16 +11,19 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import edt
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ConfigError
-from pipeline.geometry import Box, Triple, triple
+from pipeline.geometry import Box, Grid, Triple, triple
 from pipeline.volumes import Volume, open_volume
+from tasks.train import measures
 
 SAMPLE = 400
 """Voxels along each axis that are looked at, at most."""
+
+_BLOCK = 128
+"""Voxels along an axis that are read at a time, in whole chunks."""
 
 Array = npt.NDArray[Any]
 Size = tuple[float, float, float]
@@ -40,10 +43,10 @@ class Fingerprint:
         nm, (z, y, x).
     dtype : str
         Of the raw data.
-    slices : tuple of int
-        The slices z from … to, not including, of which any voxel is labelled.
+    box : Box
+        The smallest one that holds all labelled voxels.
     labelled : float
-        Share of their voxels that are labelled.
+        Share of its voxels that are labelled, in the sample.
     n_objects : int
         Objects in the sample.
     calibre : float
@@ -51,6 +54,9 @@ class Fingerprint:
     touching : float
         Of the faces of objects to another object or to unlabelled voxels, in the plane of the
         sections, the share to another object: near 1 if labels leave no gap at membranes.
+    thin : float
+        Share of the unlabelled voxels that are close to an object (`measures.thin`): near 1 if
+        what is unlabelled is membrane, near 0 if it is tissue that nobody annotated.
     mean, std : float
         Of the raw data.
     drift : float
@@ -62,14 +68,20 @@ class Fingerprint:
     shape: Triple
     voxel_size: Size
     dtype: str
-    slices: tuple[int, int]
+    box: Box
     labelled: float
     n_objects: int
     calibre: float
     touching: float
+    thin: float
     mean: float
     std: float
     drift: float
+
+    @property
+    def has_gap(self) -> bool:
+        """Whether labels leave out the membrane, so that 0 says something."""
+        return self.touching < 0.5 and self.thin > 0.8
 
     @property
     def anisotropy(self) -> float:
@@ -94,15 +106,20 @@ def take_fingerprint(raw: str, labels: str, voxel_size: Size | None = None) -> F
         raise ConfigError(
             f"neither {raw!r} nor {labels!r} carries a voxel size; give it: --voxel-size Z Y X, nm"
         )
-    slices = labelled_slices(truth)
-    if slices[1] - slices[0] < 2:
+    labelled = labelled_box(truth)
+    if labelled.shape[0] < 2:
         raise ConfigError(
-            f"{labels!r} has labels in {slices[1] - slices[0]} slices along z, and at least 2 are "
+            f"{labels!r} has labels in {labelled.shape[0]} slices along z, and at least 2 are "
             "needed: one to learn from, one to score with; annotate more"
         )
-    box = _middle(data.shape, slices)
+    box = _middle(labelled)
     values, ids = data.read(box), truth.read(box)
-    objects, n_objects = _objects(ids)
+    objects, n_objects = measures.compacted(ids)
+    if n_objects == 0:
+        raise ConfigError(
+            f"{labels!r} has no labels in {box}, the middle of what is labelled; give the parts "
+            "that are annotated as volumes of their own"
+        )
     section_means = values.mean(axis=(1, 2))
     std = float(values.std())
     return Fingerprint(
@@ -111,11 +128,12 @@ def take_fingerprint(raw: str, labels: str, voxel_size: Size | None = None) -> F
         shape=data.shape,
         voxel_size=size,
         dtype=data.dtype.name,
-        slices=slices,
+        box=labelled,
         labelled=float((ids != 0).mean()),
         n_objects=n_objects,
-        calibre=_calibre(objects, n_objects, size),
-        touching=_touching(objects),
+        calibre=measures.calibre(objects, n_objects, size),
+        touching=measures.touching(objects),
+        thin=measures.thin(objects, size),
         mean=float(values.mean()),
         std=std,
         drift=float(section_means.std() / std) if std > 0 else 0.0,
@@ -150,58 +168,22 @@ def is_same_size(a: Size, b: Size) -> bool:
     return all(math.isclose(x, y, rel_tol=1e-6) for x, y in zip(a, b, strict=True))
 
 
-def labelled_slices(labels: Volume) -> tuple[int, int]:
-    """First slice z that is labelled, and the first one after the last of them."""
-    depth, height, width = labels.shape
-    step = max(1, labels.chunk[0])
-    found = [
-        z + int(index)
-        for z in range(0, depth, step)
-        for index in np.flatnonzero(
-            labels.read(Box.between((z, 0, 0), (min(depth, z + step), height, width))).any((1, 2))
-        )
-    ]
-    return (found[0], found[-1] + 1) if found else (0, 0)
+def labelled_box(labels: Volume) -> Box:
+    """The smallest box that holds all labelled voxels."""
+    begin, end = list(labels.shape), [0, 0, 0]
+    shape = triple(max(1, _BLOCK // c) * c for c in labels.chunk)
+    for block in Grid(Box((0, 0, 0), labels.shape), shape):
+        known = labels.read(block.box) != 0
+        for axis in range(3):
+            others = tuple(other for other in range(3) if other != axis)
+            if (found := np.flatnonzero(known.any(others))).size:
+                begin[axis] = min(begin[axis], block.box.offset[axis] + int(found[0]))
+                end[axis] = max(end[axis], block.box.offset[axis] + int(found[-1]) + 1)
+    return Box.between(triple(begin), triple(end))
 
 
-def _middle(shape: Triple, slices: tuple[int, int]) -> Box:
-    begin, end = (slices[0], 0, 0), (slices[1], *shape[1:])
-    spans = [(b, e, min(e - b, SAMPLE)) for b, e in zip(begin, end, strict=True)]
-    offset = triple(b + (e - b - n) // 2 for b, e, n in spans)
-    return Box(offset, triple(n for _, _, n in spans))
-
-
-def _objects(ids: Array) -> tuple[npt.NDArray[np.int32], int]:
-    """Labels as 1…n, and n."""
-    values, inverse = np.unique(ids, return_inverse=True)
-    numbers = np.cumsum(values > 0).astype(np.int32)
-    numbers[values <= 0] = 0
-    return numbers[inverse].reshape(ids.shape), int(numbers.max(initial=0))
-
-
-def _calibre(objects: npt.NDArray[np.int32], n: int, voxel_size: Size) -> float:
-    """Diameter of the largest ball in an object, nm; the median over labelled voxels."""
-    distance = edt.edt(objects, anisotropy=voxel_size, black_border=False, parallel=1)
-    largest = np.zeros(n + 1, np.float32)
-    np.maximum.at(largest, objects.ravel(), distance.ravel())
-    # An object that fills the sample has no border, and an infinite distance to it.
-    longest = max(s * d for s, d in zip(objects.shape, voxel_size, strict=True))
-    calibres = np.minimum(2 * largest[1:], longest)
-    # Over voxels, so that specks, of which there are many, count by their size.
-    counts = np.bincount(objects.ravel(), minlength=n + 1)[1:]
-    order = np.argsort(calibres)
-    middle = np.searchsorted(np.cumsum(counts[order]), counts.sum() / 2)
-    return float(calibres[order[middle]])
-
-
-def _touching(objects: npt.NDArray[np.int32]) -> float:
-    touching = open_ = 0
-    for axis in (1, 2):
-        lower = tuple(slice(None, -1) if i == axis else slice(None) for i in range(3))
-        upper = tuple(slice(1, None) if i == axis else slice(None) for i in range(3))
-        a, b = objects[lower], objects[upper]
-        differ = a != b
-        both = differ & (a != 0) & (b != 0)
-        touching += int(both.sum())
-        open_ += int(differ.sum()) - int(both.sum())
-    return touching / max(1, touching + open_)
+def _middle(box: Box) -> Box:
+    """At most `SAMPLE` voxels along each axis."""
+    shape = triple(min(n, SAMPLE) for n in box.shape)
+    spans = zip(box.offset, box.shape, shape, strict=True)
+    return Box(triple(o + (n - m) // 2 for o, n, m in spans), shape)

@@ -8,6 +8,7 @@ its record is of all of the training.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 from torch import Tensor
@@ -64,13 +65,14 @@ class Keeper:
         report.validation(state.step, state.scores[-1], found.settings, found.picture)
         _write(folder / PICTURES / f"step-{state.step:06d}.png", found.picture)
         if best_score(state.scores) is state.scores[-1]:
-            decoding = {name: found.best[name] for name in ("threshold", "absorb_size")}
+            decoding = config.validate_.segment.model_dump(mode="json", exclude_unset=True)
+            decoding |= {name: found.best[name] for name in ("threshold", "absorb_size")}
         else:
             weights = safetensors.torch.load_file(folder / WEIGHTS)
             decoding = read_description(folder).decoding
         self._save_model(weights, decoding)
 
-    def _save_model(self, weights: dict[str, Tensor], decoding: dict[str, float]) -> None:
+    def _save_model(self, weights: dict[str, Tensor], decoding: dict[str, Any]) -> None:
         state = self.state
         record = {
             "steps": state.step,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from pipeline.geometry import Triple, triple
+from pipeline.geometry import Box, Triple, triple
 from tasks.networks.architecture import UnetArchitecture
 from tasks.train.fingerprint import Fingerprint, Size
 from tasks.train.fitting import Machine, choose_crop, choose_network, training_bytes
@@ -33,7 +33,7 @@ class Plan:
     absorb_sizes: list[int]
     serial: bool
     brightness: float
-    held_out: list[tuple[tuple[int, int], tuple[int, int]]]
+    held_out: list[tuple[Box, Box]]
     workers: int
 
 
@@ -42,12 +42,8 @@ def make_plan(fingerprints: list[Fingerprint], machine: Machine) -> Plan:
     first = fingerprints[0]
     size = first.voxel_size
     network = UnetArchitecture.model_validate(choose_network(size, gpu=machine.gpu))
-    held_out = [hold_out(found.slices) for found in fingerprints]
-    sizes = [
-        (end - begin, *found.shape[1:])
-        for ((begin, end), _), found in zip(held_out, fingerprints, strict=True)
-    ]
-    extent = triple(min(size[axis] for size in sizes) for axis in range(3))
+    held_out = [hold_out(found.box) for found in fingerprints]
+    extent = triple(min(learnt.shape[axis] for learnt, _ in held_out) for axis in range(3))
     crop, batch = choose_crop(network, size, extent, machine)
     calibre = _median([found.calibre for found in fingerprints])
     near_nm, far_nm = choose_reach(calibre)
@@ -98,17 +94,19 @@ def choose_offsets(voxel_size: Size, distances: tuple[float, float]) -> list[Tri
     return found
 
 
-def hold_out(slices: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Slices to learn from, and the last ones, a sixth of all, to score with.
+def hold_out(box: Box) -> tuple[Box, Box]:
+    """What is learnt from, and the last slices, a sixth of all, to score with.
 
     Examples
     --------
-    >>> hold_out((0, 120)), hold_out((5, 7))
-    (((0, 100), (100, 120)), ((5, 6), (6, 7)))
+    >>> learnt, scored = hold_out(Box((5, 0, 0), (12, 9, 9)))
+    >>> learnt.shape, scored.offset, scored.shape
+    ((10, 9, 9), (15, 0, 0), (2, 9, 9))
     """
-    begin, end = slices
-    held = max(1, round((end - begin) / 6))
-    return (begin, end - held), (end - held, end)
+    held = max(1, round(box.shape[0] / 6))
+    rest = box.shape[0] - held
+    begin = (box.offset[0] + rest, *box.offset[1:])
+    return Box(box.offset, (rest, *box.shape[1:])), Box(begin, (held, *box.shape[1:]))
 
 
 def _median(values: list[float]) -> float:

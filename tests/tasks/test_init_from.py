@@ -104,8 +104,21 @@ def test_labels_with_a_gap_are_told_from_those_without(tmp_path):
             machine=CPU,
             force=True,
         )
-        heads = load(str(tmp_path / "train.yaml")).heads
-        assert ("eroded_affinities" in heads) != gap
+        config = load(str(tmp_path / "train.yaml"))
+        assert ("eroded_affinities" in config.heads) != gap
+        # Were 0 unknown, no two objects would be seen to be apart.
+        assert config.training[0].background == config.validation[0].background == [0] * gap
+
+
+def test_what_nobody_annotated_is_unknown(tmp_path):
+    raw, _ = write_cubes(tmp_path, shape=(24, 64, 64), gap=True)
+    values = np.load(tmp_path / "cubes.npz")["labels"]
+    values[:, 16:, 16:] = 0
+    np.save(tmp_path / "few.npy", values)
+    target = str(tmp_path / "train.yaml")
+    write_training([(raw, f"{tmp_path}/few.npy")], target, voxel_size=(10, 10, 10), machine=CPU)
+    assert load(target).training[0].background == []
+    assert "annotate membranes, or set background: [0]" in (tmp_path / "train.yaml").read_text()
 
 
 def test_the_fingerprint_measures_objects(tmp_path):
@@ -114,7 +127,7 @@ def test_the_fingerprint_measures_objects(tmp_path):
     assert found.calibre == pytest.approx(160, abs=30)
     assert found.labelled == 1
     assert found.touching == 1
-    assert found.slices == (0, 24)
+    assert found.box == Box((0, 0, 0), (24, 48, 48))
     assert (found.mean, found.std) == pytest.approx((120, 30), abs=1)
 
 
@@ -132,6 +145,18 @@ def test_unlabelled_slices_are_left_out_and_some_are_held_out(tmp_path):
     config = load(str(tmp_path / "train.yaml"))
     assert [truth.slices for truth in config.training] == [(6, 16), (0, 20)]
     assert [truth.slices for truth in config.validation] == [(16, 18), (20, 24)]
+
+
+def test_only_the_annotated_box_is_used(tmp_path):
+    raw, _ = write_cubes(tmp_path)
+    values = np.load(tmp_path / "cubes.npz")["labels"]
+    values[:, :16] = values[:, :, 40:] = 0
+    np.save(tmp_path / "part.npy", values)
+    target = str(tmp_path / "train.yaml")
+    write_training([(raw, f"{tmp_path}/part.npy")], target, voxel_size=(10, 10, 10), machine=CPU)
+    learnt, scored = load(target).training[0].box, load(target).validation[0].box
+    assert (learnt.offset, learnt.shape) == ((0, 16, 0), (20, 32, 40))
+    assert (scored.offset, scored.shape) == ((20, 16, 0), (4, 32, 40))
 
 
 def test_the_voxel_size_may_come_from_the_volume(tmp_path):

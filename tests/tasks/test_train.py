@@ -131,6 +131,14 @@ def test_training_that_diverges_is_stopped_with_the_remedy(config, monkeypatch):
         train(config(), QUIET)
 
 
+def test_how_a_model_was_scored_is_how_it_is_decoded(config):
+    segment = {"linkage": "quantile-50", "low": 0.1}
+    validate = {"steps": 9, "thresholds": [0.45], "absorb_sizes": [7], "segment": segment}
+    folder = train(config(validate=validate), QUIET)
+    expected = segment | {"threshold": 0.45, "absorb_size": 7}
+    assert read_description(folder).decoding == expected
+
+
 def test_deep_levels_learn_by_their_weights(config):
     deep = network(deep_heads=1)
     folder = train(config(network=deep, deep_supervision=[1, 0.5]), QUIET)
