@@ -1,8 +1,7 @@
 import pytest
 import torch
+from alive import Alive
 from pydantic import ValidationError
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from pipeline.errors import ModelError
 from tasks.networks.architecture import Bottom, Level, UnetArchitecture
@@ -171,27 +170,6 @@ def test_checkpointing_changes_neither_logits_nor_gradients():
     assert len(found[0]) == len(found[1]) > 10
     for kept, again in zip(*found, strict=True):
         torch.testing.assert_close(again, kept, atol=0, rtol=0)
-
-
-class Alive(TorchDispatchMode):
-    """Counts the values of all tensors that were made and are still alive."""
-
-    def __init__(self):
-        super().__init__()
-        self.peak = 0
-        self.storages = {}
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        output = function(*args, **(kwargs or {}))
-        if isinstance(output, torch.Tensor):
-            storage = output.untyped_storage()
-            size = storage.nbytes() // output.element_size()
-            self.storages = {
-                key: item for key, item in self.storages.items() if not item[0].expired()
-            }
-            self.storages[storage._cdata] = StorageWeakRef(storage), size
-            self.peak = max(self.peak, sum(size for _, size in self.storages.values()))
-        return output
 
 
 @ALL
