@@ -35,7 +35,6 @@ DESCRIPTION = Description(
     voxel_size=(40, 10, 10),
     dtype="uint8",
     normalisation=Normalisation(mean=128, std=40),
-    decoding={"threshold": 0.6},
     training={"steps": 3},
     licence="CC BY 4.0",
     credit="Somebody",
