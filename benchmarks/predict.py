@@ -119,7 +119,7 @@ class Bare:
         dtype = getattr(torch, arguments.precision)
         self.network = network.to(self.device, dtype).to(memory_format=torch.channels_last_3d)
         box = Box((0, 0, 0), shape)
-        architecture = description.architecture
+        architecture = description.network
         self.tiles = cores(box, box, triple(step.params["tile"]), architecture.stride)
         raw = open_volume(step.params["raw"])
         context, scaling = architecture.context, description.normalisation

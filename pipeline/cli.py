@@ -101,9 +101,8 @@ def run(config: str) -> None:
     from pipeline.config import load
     from pipeline.run import run as run_all
 
-    loaded = load(config)
-    summary = run_all(loaded)
-    made = "labels" if loaded.predict.output == "affinities" else loaded.predict.output
+    summary = run_all(load(config))
+    made = summary.made
     click.echo(f"{summary.blocks} blocks were run; {made} are at {summary.output}/{made}/s0")
 
 

@@ -129,10 +129,10 @@ class Predict(_Model):
     tile: Triple | None = Field(
         None, description="Core of an inference tile in voxels; null chooses one from the model."
     )
-    output: Literal["affinities", "distances"] = Field(
+    output: Literal["affinities", "distances", "boundary"] = Field(
         "affinities",
-        description="Which head is written. distances (output/distances/s0) end the run there, "
-        "since segmentation needs affinities: give them an output of their own.",
+        description="Which head of the model is written, as output/<head>/s0, and segmented. Of "
+        "distances and boundary, an edge's affinity is the smaller value of its two voxels.",
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="auto takes CUDA where there is one."
@@ -204,7 +204,8 @@ class Config(_Model):
         (256, 256, 256), description="Voxels that a worker takes at a time. Never changes labels."
     )
     decoder: str = Field(
-        "exact", description="exact (seam-free), waterz (classic), or a plug-in's name."
+        "exact",
+        description="exact (seam-free), waterz (classic), none (predict only), or a plug-in's.",
     )
     segment: Segment = Field(Segment(), description="Parameters of the exact decoder.")
     waterz: Waterz = Field(Waterz(), description="Parameters of the waterz decoder.")

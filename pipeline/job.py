@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pipeline.config import Config
+from pipeline.defaults import with_defaults
 from pipeline.errors import ConfigError
 from pipeline.geometry import Box
 from pipeline.steps import Job, Step, builder
 from pipeline.volumes import Volume, open_volume
 
+NO_DECODER = "none"
+"""The decoder of a run that ends with what the network predicts."""
+
 
 def make_job(config: Config) -> Job:
-    """Open the input and check what the configuration says of it.
+    """Open the input, check what the configuration says of it, and complete the configuration.
 
     Raises
     ------
@@ -19,6 +23,7 @@ def make_job(config: Config) -> Job:
     VolumeError
         If the input or the mask cannot be opened.
     """
+    config = with_defaults(config)
     url = config.raw or config.affinities
     assert url is not None  # noqa: S101 - the configuration has one of both
     volume = open_volume(url, voxel_size=config.voxel_size, axes=config.axes)
@@ -64,14 +69,22 @@ def _roi(config: Config, volume: Volume) -> Box:
 
 
 def make_steps(job: Job) -> list[Step]:
-    """The steps of a run: prediction (from raw), the decoder, the pyramid.
+    """The steps of a run: prediction (from raw), and unless there is no decoder it and the pyramid.
 
-    No decoder segments distances: a run that predicts them ends there.
+    Raises
+    ------
+    ConfigError
+        If nothing would be done.
     """
     config = job.config
-    names = [*(["predict"] if config.raw is not None else []), config.decoder, "pyramid"]
-    if config.raw is not None and config.predict.output == "distances":
-        names = ["predict"]
+    names = ["predict"] if config.raw is not None else []
+    if config.decoder != NO_DECODER:
+        names += [config.decoder, "pyramid"]
+    if not names:
+        raise ConfigError(
+            f"decoder: {NO_DECODER} and affinities to start from leave nothing to do; "
+            "set decoder: exact, or give raw and a model"
+        )
     steps: list[Step] = []
     upstream: list[Step] = []
     for name in names:

@@ -22,7 +22,7 @@ from pipeline.faults import Faults, failures
 from pipeline.fingerprint import Keys
 from pipeline.geometry import Box
 from pipeline.interrupt import interruptible
-from pipeline.job import make_job, make_steps
+from pipeline.job import NO_DECODER, make_job, make_steps
 from pipeline.lock import locked
 from pipeline.plan import check_memory
 from pipeline.progress import Progress, StepProgress
@@ -34,9 +34,10 @@ from pipeline.store import Store, open_store
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a run did, step by step in their order."""
+    """What a run did, step by step in their order; `made` is the array that it was for."""
 
     output: str
+    made: str
     steps: tuple[StepProgress, ...]
 
     @property
@@ -112,7 +113,8 @@ def _execute(
 ) -> RunSummary:
     events = Events(store)
     progress = Progress(steps, {name: each.done for name, each in reviews.items()}, console)
-    summary = RunSummary(job.config.output, tuple(progress.steps.values()))
+    made = job.config.predict.output if job.config.decoder == NO_DECODER else "labels"
+    summary = RunSummary(job.config.output, made, tuple(progress.steps.values()))
     if all(each.done == each.total for each in reviews.values()):
         return summary
     faults = Faults(store, events)

@@ -63,11 +63,8 @@ def affinity_params(job: Job) -> dict[str, Any]:
         described["source"] = config.affinities
         described["voxel_size"], described["axes"] = config.voxel_size, config.axes
         described["channels"], described["shifts"] = _nearest(volume, config.offsets)
-    elif config.predict.output != "affinities":
-        raise ConfigError(
-            f"predict.output is {config.predict.output!r}, but the decoder "
-            f"{config.decoder!r} segments affinities; set predict.output: affinities"
-        )
+    else:
+        described["predicted"] = config.predict.output
     if config.mask is not None:
         described["mask"] = config.mask
     return described
@@ -115,6 +112,11 @@ def _nearest(volume: Volume, offsets: list[Triple] | None) -> tuple[list[int], l
     return channels, shifts
 
 
+def reach_below(params: Params) -> Triple:
+    """Voxels that `read_affinities` reads below its box, (z, y, x)."""
+    return (0, 0, 0) if params.get("predicted") in (None, "affinities") else (1, 1, 1)
+
+
 def read_affinities(params: Params, box: Box) -> npt.NDArray[np.uint8]:
     """Affinities of the edges that end in `box`.
 
@@ -140,7 +142,7 @@ def read_affinities(params: Params, box: Box) -> npt.NDArray[np.uint8]:
     out = np.zeros((3, *box.shape), np.uint8)
     target = (slice(None), *inside.relative_to(box.offset).slices)
     if described["source"] is None:
-        out[target] = open_array(f"{params['output']}/affinities/s0").read(inside)
+        out[target] = _read_predicted(params, inside)
     else:
         out[target] = _read_foreign(described, inside)
     for d in range(3):
@@ -150,6 +152,34 @@ def read_affinities(params: Params, box: Box) -> npt.NDArray[np.uint8]:
     if "mask" in described:
         _apply_mask(out, params, box)
     return out
+
+
+def _read_predicted(params: Params, box: Box) -> npt.NDArray[np.uint8]:
+    name = params["affinities"]["predicted"]
+    array = open_array(f"{params['output']}/{name}/s0")
+    if name == "affinities":
+        values: npt.NDArray[np.uint8] = array.read(box)
+        return values
+    wider = box.grow((1, 1, 1), (0, 0, 0)).intersect(roi_of(params))
+    inside = box.relative_to(wider.offset).slices
+    return affinities_of_heights(array.read(wider)[0])[(slice(None), *inside)]
+
+
+def affinities_of_heights(heights: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Affinities, (3, z, y, x), of what is large inside objects: the smaller of an edge's two ends.
+
+    Edges that end in the first layer of an axis get 0.
+
+    Examples
+    --------
+    >>> affinities_of_heights(np.array([[[7, 9, 2]]], np.uint8))[2].tolist()
+    [[[0, 7, 2]]]
+    """
+    found = np.zeros((3, *heights.shape), np.uint8)
+    for d in range(3):
+        moved, ends = np.moveaxis(found[d], d, 0), np.moveaxis(heights, d, 0)
+        np.minimum(ends[1:], ends[:-1], out=moved[1:])
+    return found
 
 
 def _read_foreign(described: dict[str, Any], box: Box) -> npt.NDArray[np.uint8]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 import numpy.typing as npt
 
@@ -9,7 +11,7 @@ from pipeline.config import Segment
 from pipeline.geometry import Box, triple
 from tasks.agglomerate import agglomerate
 from tasks.kernels.regions import take
-from tasks.segment import segment_block
+from tasks.segment import BlockGraph, segment_block
 
 
 def segment_volume(affinities: npt.NDArray[np.uint8], segment: Segment) -> npt.NDArray[np.uint64]:
@@ -33,16 +35,36 @@ def segment_volume(affinities: npt.NDArray[np.uint8], segment: Segment) -> npt.N
     >>> np.unique(segment_volume(affinities, Segment(absorb_size=0))).tolist()
     [1]
     """
+    return next(sweep(affinities, [segment]))
+
+
+def sweep(
+    affinities: npt.NDArray[np.uint8], settings: Iterable[Segment]
+) -> Iterator[npt.NDArray[np.uint64]]:
+    """Labels for each of several settings, as `segment_volume` gives them.
+
+    Settings that follow each other and differ in thresholds and sizes alone
+    share fragments and region graph.
+    """
     box = Box((0, 0, 0), triple(affinities.shape[1:]))
     padded = np.pad(affinities, ((0, 0), (0, 1), (0, 1), (0, 1)))
     padded[0, 0], padded[1, :, 0], padded[2, :, :, 0] = 0, 0, 0
-    parameters = segment.model_dump(mode="json")
-    graph = segment_block(padded, box, box, parameters)
+    graph, made_with = None, None
+    for segment in settings:
+        parameters = segment.model_dump(mode="json")
+        needs = {name: parameters[name] for name in ("low", "high", "supervoxel", "linkage")}
+        if graph is None or needs != made_with:
+            graph, made_with = segment_block(padded, box, box, parameters), needs
+        yield _cut(graph, segment)
+
+
+def _cut(graph: BlockGraph, segment: Segment) -> npt.NDArray[np.uint64]:
+    """Labels of a graph that is the whole volume's."""
     incomplete = np.zeros(len(graph.nodes), np.bool_)
-    outcome = agglomerate(graph.nodes, graph.edges, incomplete, parameters)
+    outcome = agglomerate(graph.nodes, graph.edges, incomplete, segment.model_dump(mode="json"))
     sizes = outcome.final.size + outcome.final.absorbed
     kept = outcome.final.id[sizes >= segment.min_size]
     labels = np.where(np.isin(outcome.id, kept), outcome.id, np.uint64(0))
-    volume = np.empty(box.shape, np.uint64)
+    volume = np.empty(graph.index.shape, np.uint64)
     take(graph.index, np.concatenate((np.zeros(1, np.uint64), labels)), volume)
     return volume

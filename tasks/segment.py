@@ -17,7 +17,7 @@ from pipeline.arrays import create_array, open_array
 from pipeline.geometry import Block, Box
 from pipeline.steps import Counters, Job, Params, Step
 from pipeline.tables import Columns, write_table
-from tasks.affinities import FRAME, affinity_params, frame, read_affinities, roi_of
+from tasks.affinities import FRAME, affinity_params, frame, reach_below, read_affinities, roi_of
 from tasks.agglomerate import lowest
 from tasks.coordinates import (
     global_faces,
@@ -175,17 +175,19 @@ def segment_step(job: Job, after: tuple[str, ...]) -> Step:
     """The step over the blocks of a job."""
     segment = job.config.segment.model_dump(mode="json")
     voxels = int(np.prod(job.config.block))
+    affinities = affinity_params(job)
     return Step(
         name="segment",
         process=segment_process,
         params={
             **frame(job),
-            "affinities": affinity_params(job),
+            "affinities": affinities,
             "segment": {key: segment[key] for key in ("low", "high", "supervoxel")}
             | {"linkage": kind_of(segment["linkage"])},
         },
         grid=job.grid,
         after=after,
+        lower=reach_below(affinities),
         upper=(1, 1, 1),
         prepare=segment_prepare,
         # Affinities 3, index and parents 4, ids 8, and sorted faces 12 for each of up to two a

@@ -23,7 +23,7 @@ from pipeline.arrays import open_array
 from pipeline.geometry import Block, Box, Grid, Triple, triple
 from pipeline.steps import Counters, Job, Params, Step
 from pipeline.tables import read_table, write_table
-from tasks.affinities import affinity_params, frame, read_affinities, roi_of
+from tasks.affinities import affinity_params, frame, reach_below, read_affinities, roi_of
 from tasks.coordinates import pack, voxels_at
 from tasks.evaluate.contingency import Contingency, contingency, group_sums, merge
 from tasks.relabel import relabel_step
@@ -50,14 +50,16 @@ def steps(job: Job, upstream: list[Step]) -> list[Step]:
 def _segment_step(job: Job, shared: Params, after: tuple[str, ...]) -> Step:
     context = job.config.waterz.context
     halo: Triple = (context, context, context)
+    affinities = affinity_params(job)
+    below = triple(a + b for a, b in zip(halo, reach_below(affinities), strict=True))
     options = job.config.waterz.model_dump(mode="json", exclude={"context", "overlap"})
     return Step(
         name="waterz-segment",
         process=segment_process,
-        params={**shared, "affinities": affinity_params(job), "waterz": options},
+        params={**shared, "affinities": affinities, "waterz": options},
         grid=job.grid,
         after=after,
-        lower=halo,
+        lower=below,
         upper=halo,
         prepare=segment_prepare,
         # Affinities as uint8 and float32 15, segments and ids 16, waterz' fragments and graph.

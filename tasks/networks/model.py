@@ -10,15 +10,16 @@ from __future__ import annotations
 import hashlib
 import struct
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import safetensors.torch
 import torch
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from torch import Tensor, nn
 
+from pipeline.config import Predict, Segment
 from pipeline.errors import ModelError
 from tasks.parts import Part, Target
 from tasks.registry import AnyNetwork, AnyTarget
@@ -40,6 +41,19 @@ class Normalisation(Part):
     std: Annotated[float, Field(gt=0.0)] = Field(description="Of the training data.")
 
 
+class Defaults(Part):
+    """Fields of a run's configuration that a run takes from its model unless it sets them."""
+
+    segment: dict[str, Any] = Field({}, description="Of the exact decoder.")
+    predict: dict[str, Any] = Field({}, description="`output` and `tta`.")
+
+    @model_validator(mode="after")
+    def _are_fields(self) -> Self:
+        Segment.model_validate(self.segment)
+        Predict.model_validate(self.predict)
+        return self
+
+
 class Description(Part):
     """Everything about a model but its weights: the content of ``model.yaml``."""
 
@@ -51,8 +65,8 @@ class Description(Part):
     voxel_size: tuple[float, float, float] = Field(description="nm, z y x, trained at.")
     dtype: Literal["uint8", "uint16"] = Field(description="Of the raw data.")
     normalisation: Normalisation = Field(description="Fixed scaling of raw data.")
-    decoding: dict[str, Any] = Field(
-        {}, description="What validation found best: fields of a run's `segment`."
+    defaults: Defaults = Field(
+        Defaults(), description="Of runs that use it: what validation found best."
     )
     training: dict[str, Any] = Field({}, description="How it was trained, and its scores.")
     licence: str = Field("", description="Terms of the weights.")

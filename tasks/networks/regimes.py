@@ -122,5 +122,10 @@ def _member(regime: Regime, model: str, weights: str) -> TilePredictor:
         compiled=regime.compiled,
         cropped=regime.cropped,
     )
-    group = symmetries(regime.tta, description.voxel_size, inner.head)
+    return turned(inner, regime.tta)
+
+
+def turned(inner: Predictor, which: Which) -> TilePredictor:
+    """A predictor with test-time augmentation."""
+    group = symmetries(which, inner.description.voxel_size, inner.head)
     return inner if len(group) == 1 else Augmented(inner, group)

@@ -8,16 +8,20 @@ its record is of all of the training.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import safetensors.torch
 from torch import Tensor
 
-from tasks.networks.model import WEIGHTS, Description, read_description, save_model
+from pipeline.config import Predict
+from tasks.networks.model import WEIGHTS, Defaults, Description, read_description, save_model
 from tasks.train.config import Training
 from tasks.train.report import Report
 from tasks.train.state import State, save
 from tasks.train.validate import Scores, validate
+
+HEADS = get_args(Predict.model_fields["output"].annotation)
+"""Heads that a run can segment, by their usual names."""
 
 PICTURES = "pictures"
 """Folder of the pictures of validations, in the output."""
@@ -65,14 +69,13 @@ class Keeper:
         report.validation(state.step, state.scores[-1], found.settings, found.picture)
         _write(folder / PICTURES / f"step-{state.step:06d}.png", found.picture)
         if best_score(state.scores) is state.scores[-1]:
-            decoding = config.validate_.segment.model_dump(mode="json", exclude_unset=True)
-            decoding |= {name: found.best[name] for name in ("threshold", "absorb_size")}
+            defaults = _defaults(config, found.best)
         else:
             weights = safetensors.torch.load_file(folder / WEIGHTS)
-            decoding = read_description(folder).decoding
-        self._save_model(weights, decoding)
+            defaults = read_description(folder).defaults
+        self._save_model(weights, defaults)
 
-    def _save_model(self, weights: dict[str, Tensor], decoding: dict[str, Any]) -> None:
+    def _save_model(self, weights: dict[str, Tensor], defaults: Defaults) -> None:
         state = self.state
         record = {
             "steps": state.step,
@@ -81,9 +84,19 @@ class Keeper:
             "validation": state.scores,
             "configuration": self.config.model_dump(mode="json"),
         }
-        changes = {"decoding": decoding, "training": record}
+        changes = {"defaults": defaults, "training": record}
         described = self.description.model_copy(update=changes)
         save_model(Path(self.config.output), described, weights, half=True)
+
+
+def _defaults(config: Training, best: Scores) -> Defaults:
+    """How the model was scored best, which is how runs are to use it."""
+    segment = config.validate_.segment.model_dump(mode="json", exclude_unset=True)
+    segment |= {name: best[name] for name in ("threshold", "absorb_size")}
+    predict: dict[str, Any] = {"tta": config.validate_.tta}
+    if (head := config.scored_head()) in HEADS:
+        predict["output"] = head
+    return Defaults(segment=segment, predict=predict)
 
 
 def best_score(scores: list[Scores]) -> Scores:

@@ -47,6 +47,9 @@ class Validate(Part):
     head: str | None = Field(
         None, description="What is scored; `affinities`, or else the first that can be."
     )
+    tta: Literal["none", "flips", "all"] = Field(
+        "none", description="Test-time augmentation, as in a run; stored with the model."
+    )
     thresholds: list[Share] = Field(
         [0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7],
         min_length=1,

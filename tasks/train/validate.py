@@ -22,11 +22,14 @@ from pipeline.config import Segment
 from pipeline.errors import ConfigError
 from pipeline.geometry import Box
 from pipeline.volumes import Volume
-from tasks.core import segment_volume
+from tasks.affinities import affinities_of_heights
+from tasks.core import segment_volume, sweep
 from tasks.evaluate.contingency import Contingency, contingency, merge
 from tasks.evaluate.scores import score
 from tasks.networks.model import Description
 from tasks.networks.predictor import Predictor, find_device
+from tasks.networks.regimes import turned
+from tasks.networks.tile import TilePredictor
 from tasks.parts import VoxelSize
 from tasks.predict import default_tile, predict_tiles
 from tasks.targets.affinities import NEAREST
@@ -111,11 +114,12 @@ def validate(config: Training, description: Description, network: nn.Module) -> 
         Folded for prediction.
     """
     name = config.scored_head()
-    predictor = Predictor(description, network, name, find_device(config.device), config.precision)
+    plain = Predictor(description, network, name, find_device(config.device), config.precision)
+    predictor = turned(plain, config.validate_.tta)
     tables: dict[tuple[float, int], list[Contingency]] = {}
     shown: _Scored | None = None
     for index, truth in enumerate(config.validation):
-        scored = _predict(config, predictor, truth)
+        scored = _predict(config, description, predictor, truth)
         shown = shown or scored
         for setting, found in _sweep(config, scored.affinities):
             table = contingency(scored.truth, found)
@@ -138,10 +142,13 @@ class _Scored:
     truth: Array
 
 
-def _predict(config: Training, predictor: Predictor, truth: Truth) -> _Scored:
+def _predict(
+    config: Training, description: Description, predictor: TilePredictor, truth: Truth
+) -> _Scored:
     raw, labels = open_pair(truth, config.voxel_size)
     box = used_box(truth, raw.shape)
-    tiles = cores(box, box, default_tile(predictor.description), config.network.stride)
+    stride = predictor.needs.stride
+    tiles = cores(box, box, default_tile(description, stride), stride)
     values, _ = predict_tiles(predictor, raw, tiles, box)
     known = read_truth(truth, raw, labels, config.voxel_size)
     return _Scored(raw, box, nearest_affinities(values), known)
@@ -165,27 +172,16 @@ def best_setting(settings: list[Scores]) -> Scores:
 
 
 def nearest_affinities(values: Array) -> Array:
-    """What the decoder takes, uint8 (3, z, y, x), of the predictions of a head that can be scored.
-
-    Of one channel, large inside objects, the smaller value of two neighbours is
-    their affinity.
-    """
-    if len(values) == len(NEAREST):
-        return values
-    inside = values[0]
-    found = np.zeros((3, *inside.shape), np.uint8)
-    for axis in range(3):
-        upper = tuple(slice(1, None) if i == axis else slice(None) for i in range(3))
-        lower = tuple(slice(None, -1) if i == axis else slice(None) for i in range(3))
-        np.minimum(inside[upper], inside[lower], out=found[(axis, *upper)])
-    return found
+    """What the decoder takes, uint8 (3, z, y, x), of a head that can be scored."""
+    return values if len(values) == len(NEAREST) else affinities_of_heights(values[0])
 
 
 def _sweep(config: Training, affinities: Array) -> Iterator[tuple[tuple[float, int], Array]]:
     """Labels for every setting."""
     wanted = config.validate_
-    for threshold, size in itertools.product(wanted.thresholds, wanted.absorb_sizes):
-        yield (threshold, size), segment_volume(affinities, _segment(config, threshold, size))
+    settings = list(itertools.product(wanted.thresholds, wanted.absorb_sizes))
+    found = sweep(affinities, (_segment(config, *setting) for setting in settings))
+    yield from zip(settings, found, strict=True)
 
 
 def _segment(config: Training, threshold: float, size: float) -> Segment:

@@ -7,12 +7,19 @@ import numpy as np
 import pytest
 from results import write_affinities
 
+from pipeline.arrays import create_array, open_array
 from pipeline.config import Config
 from pipeline.errors import ConfigError, VolumeError
 from pipeline.geometry import Box
 from pipeline.steps import Job
 from pipeline.volumes import Volume
-from tasks.affinities import affinity_params, frame, read_affinities
+from tasks.affinities import (
+    affinities_of_heights,
+    affinity_params,
+    frame,
+    reach_below,
+    read_affinities,
+)
 
 SHAPE = (4, 5, 6)
 WHOLE = Box((0, 0, 0), SHAPE)
@@ -131,7 +138,37 @@ def test_too_few_offsets_are_refused(tmp_path, edges):
         read(tmp_path, edges, offsets=LOWER[:2])
 
 
-def test_distances_are_no_affinities(tmp_path):
-    config = Config(raw="raw", model="m", output=str(tmp_path), predict={"output": "distances"})
-    with pytest.raises(ConfigError, match=r"set predict\.output: affinities"):
-        affinity_params(Job(config, SHAPE, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), WHOLE))
+def heights_run(folder, heights, name):
+    """The job of a run whose network has predicted `heights` already."""
+    config = Config(raw="raw", model="m", output=str(folder), predict={"output": name})
+    job = Job(config, SHAPE, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), WHOLE)
+    create_array(
+        f"{folder}/{name}/s0",
+        shape=SHAPE,
+        dtype=np.uint8,
+        block=SHAPE,
+        voxel_size=job.voxel_size,
+        translation=job.translation,
+        channels=1,
+        attributes={},
+        kind="image",
+    )
+    open_array(f"{folder}/{name}/s0").write(WHOLE, heights[None])
+    return {**frame(job), "affinities": affinity_params(job)}
+
+
+@pytest.mark.parametrize("name", ["distances", "boundary"])
+def test_the_lower_height_is_an_edges_affinity(tmp_path, name):
+    heights = np.random.default_rng(0).integers(0, 256, SHAPE).astype(np.uint8)
+    params = heights_run(tmp_path, heights, name)
+    whole = affinities_of_heights(heights)
+    for d, axis in enumerate("zyx"):
+        edges = np.moveaxis(whole[d], d, 0)
+        ends = np.moveaxis(heights, d, 0)
+        assert (edges[1:] == np.minimum(ends[1:], ends[:-1])).all(), axis
+        assert not edges[0].any()
+    for box in (WHOLE, Box((1, 2, 1), (2, 2, 3)), Box((0, 1, 0), (3, 3, 2))):
+        np.testing.assert_array_equal(
+            read_affinities(params, box), whole[(slice(None), *box.slices)]
+        )
+    assert reach_below(params["affinities"]) == (1, 1, 1)

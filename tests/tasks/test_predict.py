@@ -10,9 +10,12 @@ from pipeline.config import Config, Predict, Roi
 from pipeline.errors import ConfigError, ModelError
 from pipeline.fingerprint import fingerprint
 from pipeline.geometry import Box
+from pipeline.job import make_steps
 from pipeline.run import run as run_all
 from pipeline.steps import Job
 from tasks import predict
+from tasks.affinities import affinities_of_heights
+from tasks.core import segment_volume
 from tasks.networks.architecture import Bottom, Level, UnetArchitecture
 from tasks.networks.model import Description, Normalisation, load_network, save_model
 from tasks.networks.predictor import Predictor
@@ -234,20 +237,45 @@ def test_cuda_says_what_the_cpu_says(paths):
     assert difference(found[0].submit(raw)(), found[1].submit(raw)()) <= 1
 
 
-def test_a_run_that_predicts_distances_ends_there(paths, tmp_path):
-    config = Config(
+def distances_run(paths, output, **settings):
+    return Config(
         raw=str(paths / "raw.npy"),
         model=str(paths / "model"),
-        output=str(tmp_path / "out"),
+        output=str(output),
         voxel_size=(10, 10, 10),
-        block=(8, 16, 16),
         predict=Predict(output="distances", tile=(4, 8, 8)),
         cluster={"processes": False},
+        **settings,
     )
+
+
+def test_a_run_without_a_decoder_ends_with_what_is_predicted(paths, tmp_path):
+    config = distances_run(paths, tmp_path / "out", block=(8, 16, 16), decoder="none")
     summary = run_all(config, console=Console(quiet=True))
-    assert [step.name for step in summary.steps] == ["predict"]
+    assert ([step.name for step in summary.steps], summary.made) == (["predict"], "distances")
     array = open_array(f"{config.output}/distances/s0")
     assert len(np.unique(array.read(Box((0, 0, 0), SHAPE)))) > 2
+
+
+def test_nothing_to_do_is_refused():
+    config = Config(affinities="affinities", output="out", decoder="none")
+    job = Job(config, SHAPE, (10.0,) * 3, (0.0,) * 3, Box((0, 0, 0), SHAPE))
+    with pytest.raises(ConfigError, match="leave nothing to do; set decoder: exact"):
+        make_steps(job)
+
+
+@pytest.mark.parametrize("block", [(4, 8, 8), (8, 16, 24)])
+def test_distances_are_segmented_alike_in_any_blocks(paths, tmp_path, block):
+    """One voxel below a block is part of what its affinities are made of."""
+    segment = {"threshold": 0.45, "absorb_size": 20, "supervoxel": {"size": 10}}
+    config = distances_run(paths, tmp_path / "out", block=block, segment=segment)
+    run_all(config, console=Console(quiet=True))
+    whole = Box((0, 0, 0), SHAPE)
+    heights = open_array(f"{config.output}/distances/s0").read(whole)[0]
+    labels = open_array(f"{config.output}/labels/s0").read(whole)
+    expected = segment_volume(affinities_of_heights(heights), config.segment)
+    assert len(np.unique(labels)) > 1
+    np.testing.assert_array_equal(labels, expected)
 
 
 def test_a_compiled_network_says_the_same(paths, monkeypatch):

@@ -44,8 +44,8 @@ def test_training_leaves_a_model_that_can_be_found_with_its_record(config):
     description = read_description(find_model(str(folder)))
     assert description.training["steps"] == description.training["best_step"] == 4
     assert description.training["validation"][0]["voi_split"] >= 0
-    assert description.decoding["threshold"] in (0.4, 0.5, 0.6)
-    assert description.decoding["absorb_size"] in (0, 20)
+    assert description.defaults.segment["threshold"] in (0.4, 0.5, 0.6)
+    assert description.defaults.segment["absorb_size"] in (0, 20)
     assert description.normalisation.mean == pytest.approx(145, abs=5)
     assert description.voxel_size == (10, 10, 10)
     assert all(value.dtype == torch.float32 for value in weights(folder).values())
@@ -136,7 +136,7 @@ def test_how_a_model_was_scored_is_how_it_is_decoded(config):
     validate = {"steps": 9, "thresholds": [0.45], "absorb_sizes": [7], "segment": segment}
     folder = train(config(validate=validate), QUIET)
     expected = segment | {"threshold": 0.45, "absorb_size": 7}
-    assert read_description(folder).decoding == expected
+    assert read_description(folder).defaults.segment == expected
 
 
 def test_deep_levels_learn_by_their_weights(config):
