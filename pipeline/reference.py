@@ -7,7 +7,7 @@ two equal, so that the page cannot say anything but what the code does.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
@@ -25,6 +25,10 @@ the fields that a volume needs; fields that are left out have the defaults below
 not listed here are errors. Thresholds on affinities are fractions of 1; coordinates, shapes and
 voxel sizes are in the order z, y, x. Relative paths begin at the folder in which `raphe` is called.
 """
+
+
+Refer = Callable[[dict[str, Any]], str | None]
+"""What to say of a JSON schema that another part of the page describes; None to spell it out."""
 
 
 def render() -> str:
@@ -48,9 +52,14 @@ def _table(name: str, model: type[BaseModel]) -> Iterator[str]:
             path = f"{name}.{key}".lstrip(".")
             values = f"[see below](#{path.replace('.', '')})"
             nested[path] = inner
-        yield f"| `{key}` | {values} | {_default(field)} | {_escaped(field.description or '')} |"
+        yield row(key, values, field)
     for path, inner in nested.items():
         yield from _table(path, inner)
+
+
+def row(key: str, values: str, field: FieldInfo) -> str:
+    """A field's row of the table, with its values in words."""
+    return f"| `{key}` | {values} | {_default(field)} | {_escaped(field.description or '')} |"
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
@@ -68,14 +77,19 @@ def _default(field: FieldInfo) -> str:
 
 
 def _values(model: type[BaseModel], key: str) -> str:
-    schema = model.model_json_schema()["properties"][key]
-    return _escaped(_type(schema))
+    return in_words(model.model_json_schema()["properties"][key])
 
 
-def _type(schema: dict[str, Any]) -> str:
-    """A JSON schema in a few words."""
+def in_words(schema: dict[str, Any], refer: Refer = lambda _: None) -> str:
+    """A JSON schema in a few words, as a cell of a table."""
+    return _escaped(_type(schema, refer))
+
+
+def _type(schema: dict[str, Any], refer: Refer) -> str:
+    if (found := refer(schema)) is not None:
+        return found
     if "anyOf" in schema:
-        return " or ".join(_type(option) for option in schema["anyOf"])
+        return " or ".join(_type(option, refer) for option in schema["anyOf"])
     if "const" in schema:
         return f"`{json.dumps(schema['const'])}`"
     if "enum" in schema:
@@ -83,8 +97,10 @@ def _type(schema: dict[str, Any]) -> str:
     if schema["type"] == "array":
         items = schema.get("prefixItems")
         if items:
-            return f"[{', '.join(_type(item) for item in items)}]"
-        return f"list of {_type(schema['items'])}"
+            return f"[{', '.join(_type(item, refer) for item in items)}]"
+        return f"list of {_type(schema['items'], refer)}"
+    if isinstance(inner := schema.get("additionalProperties"), dict):
+        return f"a name: {_type(inner, refer)}, …"
     return f"{schema['type']}{_bounds(schema)}"
 
 

@@ -52,7 +52,7 @@ class Training(Part):
     network: AnyNetwork = Field(description="The network, by its `kind` and structure.")
     heads: dict[str, AnyTarget] = Field(
         min_length=1,
-        description="What is predicted, by name; `affinities` and `distances` are what "
+        description="What is predicted, by name; `affinities`, `distances` and `boundary` are what "
         "predict.output chooses from, others are auxiliary.",
     )
     losses: dict[str, list[AnyLoss]] = Field(
