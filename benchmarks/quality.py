@@ -72,6 +72,7 @@ def row_of(config: Config, affinities: Array, truth: Array, ffn: Array | None) -
     default = 0.5 if segment.threshold is None else segment.threshold
     thresholds = [default + step for step in AROUND if 0 < default + step < 1]
     return {
+        "model": config.model,
         **settings_of(config),
         **compared(truth, segment_volume(affinities, segment), ffn),
         "thresholds": curve(truth, affinities, segment, thresholds),

@@ -68,7 +68,6 @@ def predicted(
 def settings_of(config: Config) -> Row:
     """How the model was used."""
     return {
-        "model": config.model,
         "predict": config.predict.model_dump(mode="json", include={"output", "tta"}),
         "segment": config.segment.model_dump(mode="json"),
     }
