@@ -50,7 +50,11 @@ def _registered() -> dict[str, EntryPoint]:
     return {entry.name: entry for entry in entry_points(group=GROUP)}
 
 
-@click.group(cls=Commands, epilog="Example: raphe init raw.zarr && raphe run raphe.yaml")
+@click.group(
+    cls=Commands,
+    epilog="Example: raphe init raw.zarr && raphe run raphe.yaml; "
+    "raphe COMMAND --help says more of a command.",
+)
 @click.version_option(package_name="raphe")
 @click.option("-v", "--verbose", is_flag=True, help="Show what the libraries log, too.")
 def main(*, verbose: bool) -> None:
@@ -72,7 +76,10 @@ def init(
     *,
     force: bool,
 ) -> None:
-    """Write a commented configuration for the volume RAW."""
+    """Write a commented configuration for the volume RAW.
+
+    RAW is a path or URL.
+    """
     from pipeline.init import write_configuration
 
     click.echo(write_configuration(raw, output, voxel_size=voxel_size, axes=axes, force=force))
@@ -81,7 +88,10 @@ def init(
 @main.command(epilog="Example: raphe plan raphe.yaml")
 @click.argument("config")
 def plan(config: str) -> None:
-    """Print what a run of CONFIG would do, and refuse what does not fit."""
+    """Print what a run of CONFIG would do; refuse what does not fit.
+
+    For each step: its blocks, the GiB that it writes, and the memory of a worker.
+    """
     from rich.console import Console
 
     from pipeline.config import load
@@ -97,7 +107,11 @@ def plan(config: str) -> None:
 @main.command(epilog="Example: raphe run raphe.yaml")
 @click.argument("config")
 def run(config: str) -> None:
-    """Run CONFIG, or continue where it stopped."""
+    """Run CONFIG, a YAML file, or continue where it stopped.
+
+    With a changed CONFIG, what depends on the change is done again. The exit
+    status is 2 if the input is at fault, 1 if blocks failed, 130 after Ctrl-C.
+    """
     from pipeline.config import load
     from pipeline.run import run as run_all
 
@@ -110,7 +124,10 @@ def run(config: str) -> None:
 @click.argument("output")
 @click.option("--errors/--no-errors", default=True, help="Whether errors are shown in full.")
 def status(output: str, *, errors: bool) -> None:
-    """Show how far the run that writes to OUTPUT is, and what failed."""
+    """Show how far the run that writes to OUTPUT is, and what failed.
+
+    OUTPUT is a path or URL, the `output` of the configuration.
+    """
     from rich.console import Console
 
     from pipeline.status import read_status, render

@@ -8,14 +8,18 @@ from typing import Any
 import click
 
 
-@click.command(epilog="Example: raphe models --json")
+@click.command(
+    short_help="List the parts of models, and the models that ship.",
+    epilog="Example: raphe models --json",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def models(*, as_json: bool) -> None:
     """List what models are made of and trained with, and the models that ship with Raphe.
 
     Networks, targets, losses and augmentations are chosen in a training's
-    configuration by these names; those of other installed packages say whose
-    they are.
+    configuration by these names, their `kind`; those of other installed
+    packages say whose they are. A model's name may be `model:` of a run's
+    configuration, or `init:` of a training's.
     """
     # Imported here, since torch takes seconds and `raphe --help` shows this command, too.
     found = {**listed_parts(), "models": shipped_models()}

@@ -24,9 +24,12 @@ HELD_OUT = Box((70, 0, 0), (30, 250, 250))
 """Slices 140 to 170 of the volume that the crop is from; the network saw 0 to 130."""
 
 
-@click.command(epilog="Example: raphe demo --output out/demo")
+@click.command(
+    short_help="Segment the real EM that ships with Raphe, and score it.",
+    epilog="Example: raphe demo --output out/demo",
+)
 @click.option("--output", default="out/demo", show_default=True, help="Path or URL of the result.")
-@click.option("--workers", type=click.IntRange(1), default=2, show_default=True)
+@click.option("--workers", type=click.IntRange(1), default=2, show_default=True, help="Processes.")
 def demo(output: str, workers: int) -> None:
     """Segment the real EM that ships with Raphe, score the labels and draw them.
 

@@ -67,7 +67,8 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON obj
 
 
 @click.command(
-    epilog="Example: raphe evaluate out/labels/s0 truth.h5:/labels --roi 70:100,0:250,0:250"
+    short_help="Score labels against a truth.",
+    epilog="Example: raphe evaluate out/labels/s0 truth.h5:/labels --roi 70:100,0:250,0:250",
 )
 @click.argument("labels")
 @click.argument("truth")
@@ -89,9 +90,9 @@ def evaluate(
 ) -> None:
     """Score LABELS against TRUTH; voxels where the truth is 0 do not count.
 
-    Prints variation of information (bits, split and merge), adapted Rand error
-    and CREMI score. All of them come from one table of exact counts, so they do
-    not depend on blocks or workers.
+    LABELS and TRUTH are paths or URLs. Prints variation of information (bits,
+    split and merge), adapted Rand error and CREMI score. All of them come from
+    one table of exact counts, so they do not depend on blocks or workers.
     """
     pair = blockwise.pair_up(labels, truth, mask=mask, roi=roi, offset=offset)
     count = functools.partial(blockwise.count_truth, pair)
@@ -99,7 +100,10 @@ def evaluate(
     click.echo(json.dumps(scores.as_dict()) if as_json else describe(scores, "labels", "truth"))
 
 
-@click.command(epilog="Example: raphe compare exact/labels/s0 waterz/labels/s0 --png seams.png")
+@click.command(
+    short_help="Compare two segmentations, and map where they differ.",
+    epilog="Example: raphe compare exact/labels/s0 waterz/labels/s0 --png seams.png",
+)
 @click.argument("a")
 @click.argument("b")
 @click.option("--map", "map_url", help="Write a uint8 volume (OME-Zarr): 1 where they differ.")
@@ -122,8 +126,9 @@ def compare(
 ) -> None:
     """Compare the segmentations A and B, whatever their ids; zeros of both do not count.
 
-    Split is what B splits of A's segments, merge what it merges of them. A voxel
-    differs unless its segments in A and B are each other's main partner.
+    A and B are paths or URLs. Split is what B splits of A's segments, merge what
+    it merges of them. A voxel differs unless its segments in A and B are each
+    other's main partner.
     """
     pair = blockwise.pair_up(a, b, roi=roi, offset=offset)
     boxes = _boxes(pair, block)

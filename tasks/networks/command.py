@@ -9,16 +9,28 @@ import click
 from pipeline.errors import ConfigError
 
 
-@click.group()
+@click.group(
+    short_help="Exchange models with others.",
+    epilog="Example: raphe model export fib25-affinities fib25.zip",
+)
 def model() -> None:
-    """Exchange models with others."""
+    """Exchange models with others, as packages of bioimage.io or for torch."""
 
 
-@model.command(name="import", epilog="Example: raphe model import neurons.zip models/neurons")
+@model.command(
+    name="import",
+    short_help="Make a model directory of a package.",
+    epilog="Example: raphe model import neurons.zip models/neurons",
+)
 @click.argument("package", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 def import_model(package: Path, folder: Path) -> None:
-    """Make a model directory FOLDER of a bioimage.io PACKAGE that Raphe wrote."""
+    """Make a model directory FOLDER of a bioimage.io PACKAGE that Raphe wrote.
+
+    FOLDER may then be `model:` of a run. No code of a package is run; packages
+    of others are refused, since they do not say what their network needs of a
+    tile. Needs bioimageio.spec: pip install 'raphe[zoo]'.
+    """
     # Imported here, since torch takes seconds and `raphe --help` shows this command, too.
     from tasks.networks.zoo import load_package
 
@@ -28,7 +40,11 @@ def import_model(package: Path, folder: Path) -> None:
     click.echo(f"model: {folder}")
 
 
-@model.command(name="export", epilog="Example: raphe model export fib25-affinities fib25.zip")
+@model.command(
+    name="export",
+    short_help="Write a model as one file.",
+    epilog="Example: raphe model export fib25-affinities fib25.zip",
+)
 @click.argument("name")
 @click.argument("package", type=click.Path(dir_okay=False, path_type=Path))
 @click.option(
@@ -40,7 +56,12 @@ def import_model(package: Path, folder: Path) -> None:
     help="A package for bioimage.io, or a program for torch.export.load.",
 )
 def export_model(name: str, package: Path, kind: str) -> None:
-    """Write the model NAME, a shipped one or a directory, as one file PACKAGE."""
+    """Write the model NAME, a shipped one or a directory, as one file PACKAGE.
+
+    bioimageio writes a .zip with weights as TorchScript and as a state dict,
+    and needs bioimageio.spec: pip install 'raphe[zoo]'. torch-export writes a
+    .pt2, whose program takes normalised raw data and gives probabilities.
+    """
     from tasks.networks.export import export_program
     from tasks.networks.zoo import save_package
 

@@ -8,9 +8,13 @@ import click
 
 
 @click.command(
-    epilog="Example: raphe train --init-from raw.zarr/s0 labels.h5:/labels && "
-    "raphe train train.yaml; on 4 GPUs: torchrun --nproc-per-node 4 --no-python raphe train "
-    "train.yaml"
+    epilog="""\b
+    Examples:
+      raphe train --init-from raw.zarr/s0 labels.h5:/labels
+      raphe train train.yaml
+      torchrun --nproc-per-node 4 --no-python raphe train train.yaml   (4 GPUs)
+      tensorboard --logdir trained/train/logs
+    """
 )
 @click.argument("config", type=click.Path(dir_okay=False), required=False)
 @click.option(
@@ -21,7 +25,7 @@ import click
 @click.option(
     "--minutes",
     type=click.FloatRange(0, min_open=True),
-    help="Time, in place of the configuration's.",
+    help="Minutes of training, in place of the configuration's.",
 )
 @click.option(
     "--restart", is_flag=True, help="Train from the beginning, though there is a checkpoint."
@@ -49,7 +53,11 @@ def train(
     """Train a network as CONFIG, a YAML file, says.
 
     A training that was interrupted goes on from its last checkpoint. The output
-    is a model directory that `model:` of a run's configuration may name.
+    is a model directory that `model:` of a run's configuration may name, with
+    the checkpoint, logs for TensorBoard and pictures of validations beside it.
+
+    RAW and LABELS are paths or URLs of a raw volume and of its labels, integers
+    with 0 for unknown.
     """
     if (config is None) == (not pairs):
         raise click.UsageError("give either CONFIG, or --init-from RAW LABELS to write one")
