@@ -90,7 +90,7 @@ def init(
 def plan(config: str) -> None:
     """Print what a run of CONFIG would do; refuse what does not fit.
 
-    For each step: its blocks, the GiB that it writes, and the memory of a worker.
+    For each step: its blocks, bytes read and written, and the memory of a worker.
     """
     from rich.console import Console
 
