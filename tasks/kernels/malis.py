@@ -60,7 +60,8 @@ def maximin_pairs(
     for axis in range(3):
         # The voxel before the first one is not part of the crop.
         exists[(axis, *(slice(0, 1) if i == axis else slice(None) for i in range(3)))] = False
-    descending = ((1 - affinities) * (LEVELS - 1) + 0.5).astype(np.int32)
+    # A network that diverged says NaN, which is no bucket; its loss is still no number.
+    descending = ((1 - np.nan_to_num(affinities)) * (LEVELS - 1) + 0.5).astype(np.int32)
     edges, inside = _ordered(descending.ravel(), joined.ravel(), exists.ravel(), LEVELS)
     _, size_y, size_x = affinities.shape[1:]
     steps: Triple = (size_y * size_x, size_x, 1)

@@ -173,3 +173,11 @@ def test_a_head_without_nearest_affinities_is_refused(head):
     given = Lesson(torch.zeros(1), torch.zeros(1), torch.zeros(1), head)
     with pytest.raises(ConfigError, match=rf"malis needs .*a head of kind '{head.kind}'"):
         Malis()(torch.zeros(1, head.channels, 1, 1, 1), given)
+
+
+@pytest.mark.parametrize("error", ["squared", "bce"])
+def test_a_network_that_diverged_gets_a_loss_that_is_no_number(error):
+    known = torch.ones(1, 3, 3, 3, 3, dtype=torch.bool)
+    lesson = Lesson(known, known, torch.ones(1, 3, 3, 3, dtype=torch.int32), NEAR)
+    logits = torch.full(known.shape, torch.nan)
+    assert torch.isnan(Malis(error=error)(logits, lesson))
