@@ -7,6 +7,7 @@ its record is of all of the training.
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any, get_args
 
@@ -44,16 +45,28 @@ class Keeper:
         self._saved = state.seconds
 
     def keep(self, share: float, report: Report) -> None:
-        """Score and write what it is time for, at a progress `share`; the checkpoint comes last."""
+        """Score and write what it is time for, at a progress `share`; the checkpoint comes last.
+
+        Raises
+        ------
+        RunError
+            If training diverged.
+        """
         state, wanted = self.state, self.config.validate_
         due = wanted.steps is not None and state.step % wanted.steps == 0
         if wanted.minutes is not None:
             due |= state.seconds - state.validated >= 60 * wanted.minutes
-        if share >= 1 or (due and state.step >= wanted.after):
-            self._validate(report)
-            state.validated = state.seconds
-        elif state.seconds - self._saved < 60 * self.config.checkpoint_minutes:
+        due = share >= 1 or (due and state.step >= wanted.after)
+        if not due and state.seconds - self._saved < 60 * self.config.checkpoint_minutes:
             return
+        # What is not a number must not replace what training can go on from.
+        report.check(state.step)
+        if due:
+            began = time.monotonic()
+            self._validate(report)
+            # Its own time is none between validations, or a slow one would follow every step.
+            state.seconds += time.monotonic() - began
+            state.validated = state.seconds
         save(state, self.config)
         self._saved = state.seconds
 

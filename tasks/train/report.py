@@ -128,6 +128,17 @@ class Report:
             self._board.add_scalar(f"{group}/{name}", value, step)
         self._say(step, share, means, speed)
 
+    def check(self, step: int) -> None:
+        """Refuse losses that are no numbers, among those that were not read yet.
+
+        Raises
+        ------
+        RunError
+            If a loss is no number.
+        """
+        if self._unread:
+            _means(self._unread, step)
+
     def _say(
         self, step: int, share: float, means: Mapping[str, float], speed: Mapping[str, float]
     ) -> None:

@@ -3,6 +3,7 @@
 import functools
 import json
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from trainings import configuration, network, same, weights, write_truth
 
 from pipeline.errors import ConfigError, RunError
 from tasks.networks.model import find_model, read_description
-from tasks.train import keep, learn, state
+from tasks.train import keep, learn, report, state
 from tasks.train.command import train as command
 from tasks.train.config import load
 from tasks.train.data import open_pair
@@ -129,6 +130,43 @@ def test_training_that_diverges_is_stopped_with_the_remedy(config, monkeypatch):
     monkeypatch.setattr(learn, "losses", diverging)
     with pytest.raises(RunError, match=r"at step 4 far.bce is no number.*Lower optimiser"):
         train(config(), QUIET)
+
+
+@pytest.mark.parametrize("seldom", [{"checkpoint_minutes": 1e-9}, {"validate": {"steps": 1}}])
+def test_a_training_that_diverged_is_neither_kept_nor_scored(config, monkeypatch, seldom):
+    real = learn.losses
+
+    def diverging(*arguments):
+        parts, total = real(*arguments)
+        return {name: part * float("nan") for name, part in parts.items()}, total * float("nan")
+
+    folder = train(config(steps=2, **seldom), QUIET)
+    before = (folder / state.CHECKPOINT).read_bytes()
+    monkeypatch.setattr(report, "READ_SECONDS", 1e9)  # losses are read too late
+    monkeypatch.setattr(learn, "losses", diverging)
+    with pytest.raises(RunError, match=r"at step 3 .* is no number: training diverged"):
+        train(config(**seldom), QUIET)
+    assert (folder / state.CHECKPOINT).read_bytes() == before
+
+
+def test_the_time_of_a_validation_is_none_between_validations(config, monkeypatch):
+    clock, scored = [0.0], []
+
+    def validate(self, _):
+        clock[0] += 600  # ten minutes, where one is due every five
+        scored.append(self.state.step)
+
+    monkeypatch.setattr(keep.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(keep.Keeper, "_validate", validate)
+    wanted = config(validate={"minutes": 5})
+    found = state.create(wanted)
+    keeper = keep.Keeper(wanted, None, found)
+    for found.step in range(1, 13):
+        clock[0] += 60
+        found.seconds = clock[0]
+        keeper.keep(0.5, mock.Mock())
+    assert scored == [5, 10]
+    assert clock[0] == 12 * 60 + 2 * 600
 
 
 def test_how_a_model_was_scored_is_how_it_is_decoded(config):
