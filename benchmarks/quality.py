@@ -1,6 +1,6 @@
 """How good the labels of models are on slices that they never learnt from, beside FFN's.
 
-    python benchmarks/quality.py fib25-affinities [MODEL …] [--slices 130 170] [--tta flips]
+    python benchmarks/quality.py [MODEL …] [--slices 130 170] [--tta flips]
 
 Data: FIB-25 (`../shared/data/fib25`): raw data and truth of `train.npz`, and the segmentation by
 Google's FFN of the same cube in `ffn_train.npz` (`--ffn ''` leaves it out). Raw data are predicted
@@ -91,7 +91,7 @@ def over_models(rows: list[Row], of: Callable[[list[float]], float]) -> Row:
 def main() -> None:
     """Print one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("models", nargs="+", metavar="MODEL")
+    parser.add_argument("models", nargs="*", default=["fib25-affinities"], metavar="MODEL")
     parser.add_argument("--data", default="../shared/data/fib25/train.npz")
     parser.add_argument("--slices", nargs=2, type=int, default=[130, 170])
     parser.add_argument("--ffn", default="../shared/data/fib25/ffn_train.npz")
