@@ -75,6 +75,16 @@ def configuration(
         f"# roi: {{offset: [0, 0, 0], shape: {_row(volume.shape)}}}  # voxels, z y x",
         "# mask: mask.zarr  # 0 where nothing shall be processed",
         f"block: {_row(choose_block(volume.shape))}  # voxels; never changes the labels",
+        *_segment(volume),
+        "relabel: packed  # or consecutive: 1...n",
+        "cluster: {kind: local, workers: 2}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _segment(volume: Volume) -> list[str]:
+    """The decoder's parameters; only as comments where a model may know better ones."""
+    lines = [
         "segment:",
         "  low: 0.02  # affinities below this are no connection",
         "  supervoxel: {affinity: 0.5, size: 100}  # speeds up; null switches it off",
@@ -82,10 +92,13 @@ def configuration(
         "  threshold: 0.55  # higher: more splits; lower: more merges",
         "  absorb_size: 600  # voxels; smaller segments join a neighbour",
         "  min_size: 0  # voxels; smaller segments become 0",
-        "relabel: packed  # or consecutive: 1...n",
-        "cluster: {kind: local, workers: 2}",
     ]
-    return "\n".join(lines) + "\n"
+    if volume.channels:
+        return lines
+    return [
+        "# what segment does not say is as the model's own validation found it best, else this:",
+        *(f"# {line}" for line in lines),
+    ]
 
 
 def choose_block(shape: Triple) -> Triple:

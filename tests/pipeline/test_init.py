@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
+import yaml
 
 from pipeline.arrays import create_array
-from pipeline.config import load
+from pipeline.config import Segment, load
 from pipeline.errors import ConfigError, VolumeError
 from pipeline.init import choose_block, write_configuration
 
@@ -37,9 +38,16 @@ def test_raw_data_gets_a_configuration_that_can_be_loaded(volume, tmp_path):
     config = load(output)
     assert (config.raw, config.affinities, config.model) == (url, None, "fib25-affinities")
     assert config.voxel_size is None
+    # What is written would replace the model's defaults.
+    assert "segment" not in config.model_fields_set
     text = (tmp_path / "c.yaml").read_text()
     assert "# zarr v3, [20, 30, 40] voxels (z y x), uint8\n# axes zyx (metadata)" in text
     assert "# voxel size [40, 4, 4] nm (z y x), from the volume" in text
+    told = "\n".join(
+        line.removeprefix("# ") for line in text.splitlines() if "found it" not in line
+    )
+    written = yaml.safe_load("segment:" + told.partition("\nsegment:")[2].partition("\nrelabel")[0])
+    assert Segment.model_validate(written["segment"]) == Segment()
 
 
 def test_channels_mean_affinities_and_their_offsets_come_from_the_volume(volume, tmp_path):
@@ -48,6 +56,8 @@ def test_channels_mean_affinities_and_their_offsets_come_from_the_volume(volume,
     write(url, output)
     config = load(output)
     assert (config.raw, config.affinities, config.offsets) == (None, url, None)
+    assert config.segment == Segment()
+    assert "threshold" in config.segment.model_fields_set
 
 
 def test_what_the_volume_does_not_say_is_taken_from_the_user_or_left_open(tmp_path):
