@@ -10,6 +10,7 @@ whole number of tiles, and is written at once.
 
 from __future__ import annotations
 
+import json
 import os
 from typing import Any
 
@@ -29,7 +30,7 @@ from tasks.networks.predictor import find_device
 from tasks.networks.projection import peak_bytes, reach_of, tiles_of, voxels_read
 from tasks.networks.regimes import Regime
 from tasks.networks.tile import Needs
-from tasks.targets.affinities import NEAREST, Affinities
+from tasks.targets.affinities import NEAREST
 from tasks.tiles import whole_tiles
 
 SIDE = 128
@@ -143,11 +144,7 @@ def _params(
         "mask": mask and {"url": config.mask, "identity": dict(mask.identity)},
         "model": config.model,
         "weights": regime.weights[0] if one else list(regime.weights),
-        "descriptions": [
-            description.model_dump(mode="json", include={"network", "heads"})
-            | {"normalisation": description.normalisation.model_dump()}
-            for description in descriptions.values()
-        ],
+        "descriptions": [json.loads(described) for described in regime.descriptions],
         "head": regime.head,
         "channels": head.channels,
         "attributes": head.attributes(),
@@ -176,6 +173,7 @@ def _regime(params: Params) -> Regime:
     return Regime(
         tuple([models] if isinstance(models, str) else models),
         tuple([weights] if isinstance(weights, str) else weights),
+        tuple(json.dumps(described, sort_keys=True) for described in params["descriptions"]),
         params["head"],
         params["device"],
         params["precision"],
@@ -188,10 +186,18 @@ def _regime(params: Params) -> Regime:
 
 def _check_head(model: str, description: Description, name: str) -> None:
     head = description.head(name)
-    if isinstance(head, Affinities) and head.offsets != NEAREST:
+    if name == "affinities":
+        offsets = getattr(head, "offsets", None)
+        if offsets != NEAREST:
+            raise ModelError(
+                f"head {name!r} of model {model!r} has the offsets "
+                f"{offsets}, and a run segments {NEAREST}, in this order; use another model"
+            )
+    elif head.channels != 1:
         raise ModelError(
-            f"head {name!r} of model {model!r} has the offsets "
-            f"{head.offsets}, and a run segments {NEAREST}, in this order; use another model"
+            f"head {name!r} of model {model!r} is of kind {head.kind!r} and has {head.channels} "
+            "channels, and of anything but affinities a run segments one, which is large inside "
+            "objects; use another model"
         )
 
 

@@ -99,7 +99,8 @@ def predict_blended(
 
 
 def blended_reach(tile: Triple, blend: Triple, needs: Needs) -> Triple:
-    """How far beyond a block of whole tiles its tiles read."""
-    return triple(
-        (t + b if b else 0) + c for t, b, c in zip(tile, blend, needs.context, strict=True)
-    )
+    """How far beyond a block its tiles read at most.
+
+    A region of interest may cut blocks, but no tile.
+    """
+    return triple(t - 1 + 2 * b + c for t, b, c in zip(tile, blend, needs.context, strict=True))

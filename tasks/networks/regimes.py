@@ -7,6 +7,7 @@ parameters, and says what it needs of tiles without reading weights.
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -14,7 +15,14 @@ from pipeline.config import Predict
 from pipeline.errors import ModelError
 from tasks.networks.augmented import Augmented, Which, augmented_needs, symmetries
 from tasks.networks.ensemble import Combination, Ensemble, check_members, joined_needs
-from tasks.networks.model import Description, find_model, load_network, weights_hash
+from tasks.networks.model import (
+    DESCRIPTION,
+    Description,
+    find_model,
+    load_network,
+    read_description,
+    weights_hash,
+)
 from tasks.networks.predictor import Precision, Predictor, find_device, network_needs
 from tasks.networks.tile import Needs, TilePredictor
 
@@ -25,8 +33,8 @@ class Regime:
 
     Attributes
     ----------
-    models, weights : tuple of str
-        Names or directories, and the hashes of their weights.
+    models, weights, descriptions : tuple of str
+        Names or directories, the hashes of their weights, and what `essence` says of them.
     head : str
     device : str
         ``auto``, ``cpu`` or ``cuda``.
@@ -40,6 +48,7 @@ class Regime:
 
     models: tuple[str, ...]
     weights: tuple[str, ...]
+    descriptions: tuple[str, ...]
     head: str
     device: str
     precision: Precision
@@ -57,9 +66,11 @@ class Regime:
         ModelError
             If a model does not exist.
         """
+        folders = [find_model(model) for model in models]
         return cls(
             tuple(models),
-            tuple(weights_hash(find_model(model)) for model in models),
+            tuple(weights_hash(folder) for folder in folders),
+            tuple(essence(read_description(folder)) for folder in folders),
             settings.output,
             settings.device,
             settings.precision,
@@ -87,6 +98,12 @@ class Regime:
         return joined_needs(found)
 
 
+def essence(description: Description) -> str:
+    """What a prediction depends on of a model besides its weights, as JSON."""
+    fields = {"network", "heads", "voxel_size", "normalisation"}
+    return json.dumps(description.model_dump(mode="json", include=fields), sort_keys=True)
+
+
 @functools.lru_cache(maxsize=2)
 def load(regime: Regime) -> TilePredictor:
     """The predictor of a regime, loaded once per process.
@@ -94,16 +111,14 @@ def load(regime: Regime) -> TilePredictor:
     Raises
     ------
     ModelError
-        If the weights of a model are not those whose hash is known.
+        If the weights or the description of a model are not those that the regime knows.
     """
-    found = [
-        _member(regime, model, weights)
-        for model, weights in zip(regime.models, regime.weights, strict=True)
-    ]
+    members = zip(regime.models, regime.weights, regime.descriptions, strict=True)
+    found = [_member(regime, *member) for member in members]
     return found[0] if len(found) == 1 else Ensemble(found, regime.ensemble)
 
 
-def _member(regime: Regime, model: str, weights: str) -> TilePredictor:
+def _member(regime: Regime, model: str, weights: str, described: str) -> TilePredictor:
     folder = find_model(model)
     found = weights_hash(folder)
     if found != weights:
@@ -113,6 +128,11 @@ def _member(regime: Regime, model: str, weights: str) -> TilePredictor:
             "the same model wherever workers run."
         )
     description, network = load_network(folder)
+    if essence(description) != described:
+        raise ModelError(
+            f"{folder / DESCRIPTION} says something else than when the run was begun. Run again if "
+            "it was changed on purpose; otherwise install the same model wherever workers run."
+        )
     inner = Predictor(
         description,
         network,

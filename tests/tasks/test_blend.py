@@ -51,7 +51,7 @@ def run(folder, tmp_path):
     def predicted(model, output="out", tile=(4, 8, 8), block=(8, 16, 16), **config):
         settings = {"blend": (2, 4, 2), "precision": "float32", **config.pop("settings", {})}
         settings = Config(
-            raw=str(folder / "raw.npy"),
+            raw=config.pop("raw", str(folder / "raw.npy")),
             model=str(folder / model),
             output=str(tmp_path / output),
             voxel_size=(10, 10, 10),
@@ -146,7 +146,7 @@ def test_a_network_that_pads_needs_no_context(run):
     blended, step, _ = run("padded")
     cropped, other, _ = run("padded", "cropped", settings={"blend": None})
     assert PADDED.network.context == (3, 6, 6)
-    assert step.lower == (4 + 2, 8 + 4, 8 + 2)
+    assert step.lower == (3 + 2 * 2, 7 + 2 * 4, 7 + 2 * 2)
     assert other.lower == (3, 7, 7)
     # The tiles' borders show, but weigh less than where nothing is blended.
     hard, _, _ = run("padded", "hard", settings={"blend": (0, 0, 0)})
@@ -172,6 +172,23 @@ def test_a_block_reads_no_further_than_its_step_says(run, folder, tmp_path):
     tiles = blended_tiles(block, SHAPE, (4, 8, 8), (0, 2, 2))
     found, _ = predict_blended(network, volume, tiles, block, (0, 2, 2))
     assert (found == before[:, *block.slices]).all()
+
+
+@pytest.mark.parametrize("blend", [(0, 0, 0), (2, 0, 0)], ids=str)
+def test_nor_does_a_block_that_the_region_of_interest_cuts(run, folder, tmp_path, blend):
+    roi = Roi(offset=(1, 1, 1), shape=(2, 9, 3))
+    before, step, _ = run("padded", settings={"blend": blend}, roi=roi)
+    far = np.ones(SHAPE, bool)
+    reach = Box(roi.offset, roi.shape).grow(step.lower, step.upper)
+    far[reach.intersect(Box((0, 0, 0), SHAPE)).slices] = False
+    assert far.any()
+    raw = np.load(folder / "raw.npy")
+    raw[far] = 255 - raw[far]
+    np.save(tmp_path / "other.npy", raw)
+    found, _, _ = run(
+        "padded", "other", settings={"blend": blend}, roi=roi, raw=str(tmp_path / "other.npy")
+    )
+    assert (found == before).all()
 
 
 def test_turned_tiles_are_blended_too(run):

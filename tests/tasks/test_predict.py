@@ -16,6 +16,7 @@ from pipeline.steps import Job
 from tasks import predict
 from tasks.affinities import affinities_of_heights
 from tasks.core import segment_volume
+from tasks.networks import regimes
 from tasks.networks.architecture import Bottom, Level, UnetArchitecture
 from tasks.networks.model import Description, Normalisation, load_network, save_model
 from tasks.networks.predictor import Predictor
@@ -188,6 +189,51 @@ def test_weights_that_changed_since_the_run_began_are_refused(run):
     params = {**step.params, "weights": "0" * 64}
     with pytest.raises(ModelError, match=r"but the run was begun with 000000000000….*Run again"):
         step.process(params, next(iter(step.grid)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"normalisation": Normalisation(mean=100, std=40)}, {"voxel_size": (10, 10.2, 10)}],
+    ids=str,
+)
+def test_a_description_that_changed_is_another_step_and_another_network(run, paths, change):
+    """The weights alone do not say what is predicted: axes change places where voxels agree."""
+    first, step = run("first")
+    model, weights = load_network(paths / "model")
+    save_model(paths / "model", model.model_copy(update=change), weights.state_dict())
+    regimes.load.cache_clear()
+    try:
+        with pytest.raises(ModelError, match=r"model.yaml says something else than when"):
+            step.process(step.params, next(iter(step.grid)))
+        second, other = run("second")
+    finally:
+        save_model(paths / "model", model, weights.state_dict())
+    assert fingerprint(step) != fingerprint(other)
+    assert (first != second).any() == ("normalisation" in change)
+
+
+@pytest.mark.parametrize(
+    ("heads", "name", "message"),
+    [
+        ({"affinities": Distances(scale=5)}, "affinities", r"has the offsets None, and a run"),
+        (
+            {"boundary": DESCRIPTION.heads["affinities"]},
+            "boundary",
+            r"kind 'affinities' and has 3 channels.*use another model",
+        ),
+    ],
+)
+def test_heads_that_are_not_what_they_are_called_are_refused(paths, tmp_path, heads, name, message):
+    save_model(tmp_path / "m", DESCRIPTION.model_copy(update={"heads": heads}), {})
+    config = Config(
+        raw=str(paths / "raw.npy"),
+        model=str(tmp_path / "m"),
+        output=str(tmp_path / "out"),
+        voxel_size=(10, 10, 10),
+        predict=Predict(output=name),
+    )
+    with pytest.raises(ModelError, match=message):
+        predict.steps(Job(config, SHAPE, (10, 10, 10), (0, 0, 0), Box((0, 0, 0), SHAPE)), [])
 
 
 def test_what_a_step_reads_is_projected_exactly(run):
