@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def describe(name: str, description: Description, folder: Path) -> dict[str, Any
     return {
         "type": "model",
         "format_version": _FORMAT,
-        "name": name,
+        "name": presentable(name),
         "description": f"{', '.join(description.heads)} in electron microscopy",
         "documentation": file(CARD),
         "attachments": [file(ATTACHED)],
@@ -85,6 +86,18 @@ def describe(name: str, description: Description, folder: Path) -> dict[str, Any
         "weights": {"pytorch_state_dict": state, "torchscript": script},
         "tags": ["electron-microscopy", "segmentation", "3d", "pytorch"],
     }
+
+
+def presentable(name: str) -> str:
+    """A name as bioimage.io takes it: 5 to 128 letters, digits and a few signs.
+
+    Examples
+    --------
+    >>> presentable("one"), presentable("fib25 v1.2")
+    ('model one', 'fib25 v1-2')
+    """
+    plain = re.sub(r"[^A-Za-z0-9_+() -]", "-", name)[:128]
+    return plain if len(plain) >= 5 else f"model {plain}"
 
 
 def _channels(head: Target) -> list[str]:

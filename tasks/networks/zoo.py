@@ -80,8 +80,11 @@ def save_package(model: str, package: Path) -> None:
         with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as archive:
             for path in sorted(written.iterdir()):
                 archive.write(path, path.name)
-    _check_valid(partial, files=True)
-    partial.replace(package)
+    try:
+        _check_valid(partial, files=True)
+        partial.replace(package)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def load_package(package: Path, folder: Path) -> None:

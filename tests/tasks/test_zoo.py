@@ -1,6 +1,7 @@
 import hashlib
 import os
 import pickle
+import shutil
 import sys
 import zipfile
 
@@ -14,7 +15,13 @@ from pipeline.errors import ConfigError, ModelError
 from tasks.networks.architecture import Bottom, Level, UnetArchitecture
 from tasks.networks.command import model as command
 from tasks.networks.export import export_program, load_program, program
-from tasks.networks.model import Description, Normalisation, load_network, save_model
+from tasks.networks.model import (
+    Description,
+    Normalisation,
+    load_network,
+    read_description,
+    save_model,
+)
 from tasks.networks.zoo import load_package, save_package
 from tasks.targets.affinities import NEAREST, Affinities
 from tasks.targets.distances import Distances
@@ -210,3 +217,21 @@ def test_the_commands_exchange_a_model(package, folder, tmp_path):
         call("import", tmp_path / "it.zip", tmp_path / "model")
     with pytest.raises(ConfigError, match=r"torch-export ends in \.pt2, and .*it\.zip does not"):
         call("export", folder, tmp_path / "it.zip", "--format", "torch-export")
+
+
+def test_folders_of_any_name_can_be_packed(folder, tmp_path):
+    pytest.importorskip("bioimageio.spec")
+    short = tmp_path / "v.2"
+    shutil.copytree(folder, short)
+    save_package(str(short), tmp_path / "v2.zip")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["v.2", "v2.zip"]
+    load_package(tmp_path / "v2.zip", tmp_path / "again")
+    assert read_description(tmp_path / "again") == DESCRIPTION
+
+
+def test_a_package_that_is_refused_leaves_nothing(folder, tmp_path, monkeypatch):
+    pytest.importorskip("bioimageio.spec")
+    monkeypatch.setattr("tasks.networks.rdf.presentable", lambda name: "it")
+    with pytest.raises(ModelError, match="name: Value should have at least 5"):
+        save_package(str(folder), tmp_path / "package.zip")
+    assert not list(tmp_path.iterdir())
