@@ -67,7 +67,10 @@ def export_model(name: str, package: Path, kind: str) -> None:
 
     suffix = {"bioimageio": ".zip", "torch-export": ".pt2"}[kind]
     if package.suffix != suffix:
-        raise ConfigError(f"a file of format {kind} ends in {suffix}, and {package} does not")
+        raise ConfigError(
+            f"a file of format {kind} ends in {suffix}, and {package} does not; rename it, or "
+            "choose another --format"
+        )
     if kind == "bioimageio":
         save_package(name, package)
     else:
