@@ -110,17 +110,17 @@ def load_package(package: Path, folder: Path) -> None:
             description = _attached(package, archive)
             rdf = yaml.safe_load(_member(package, archive, RDF))
             weights = rdf["weights"]["pytorch_state_dict"]
-            state = _member(package, archive, weights["source"])
+            state, expected = _member(package, archive, weights["source"]), str(weights["sha256"])
     except (zipfile.BadZipFile, KeyError, TypeError) as error:
         raise ModelError(
             f"{package} has no weights that Raphe can read ({error!r}); it needs "
             "pytorch_state_dict, as `raphe model export` writes it"
         ) from error
     found = hashlib.sha256(state).hexdigest()
-    if found != weights["sha256"]:
+    if found != expected:
         raise ModelError(
-            f"the weights in {package} have the hash {found[:12]}…, not "
-            f"{str(weights['sha256'])[:12]}… as it says; copy the package again"
+            f"the weights in {package} have the hash {found[:12]}…, not {expected[:12]}… as it "
+            "says; copy the package again"
         )
     network = description.network.build(description.channels(), plain=True)
     made = Program(network, description.heads)

@@ -81,6 +81,15 @@ def rewritten(package, path, **members):
     return path
 
 
+def test_weights_without_a_hash_are_refused(package, tmp_path):
+    with zipfile.ZipFile(package) as archive:
+        rdf = yaml.safe_load(archive.read("rdf.yaml"))
+    del rdf["weights"]["pytorch_state_dict"]["sha256"]
+    other = rewritten(package, tmp_path / "o.zip", rdf__yaml=yaml.safe_dump(rdf).encode())
+    with pytest.raises(ModelError, match=r"has no weights that Raphe can read \(KeyError"):
+        load_package(other, tmp_path / "model")
+
+
 def with_weights(package, path, data):
     """A package with other weights, and their hash."""
     with zipfile.ZipFile(package) as archive:
