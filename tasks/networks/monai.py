@@ -49,6 +49,11 @@ class MonaiNetwork(Network):
     def _not_given(cls, arguments: dict[str, Any]) -> dict[str, Any]:
         if given := [name for name in _GIVEN if name in arguments]:
             raise ValueError(f"{', '.join(given)}: set by Raphe (width is out_channels); leave out")
+        if given := [name for name in arguments if name.startswith("pretrained")]:
+            raise ValueError(
+                f"{', '.join(given)}: weights come from a model directory alone, and nothing is "
+                "downloaded; leave it out"
+            )
         return arguments
 
     @property

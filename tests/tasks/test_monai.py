@@ -105,6 +105,9 @@ def test_without_monai_it_says_what_to_install(monkeypatch):
 def test_what_raphe_sets_may_not_be_given():
     with pytest.raises(ValidationError, match=r"out_channels: set by Raphe \(width is"):
         MonaiNetwork(name="BasicUNet", arguments={"out_channels": 3})
+    for pretrained in ("pretrained", "pretrained_url"):
+        with pytest.raises(ValidationError, match=r"pretrained.*: weights come from a model dir"):
+            MonaiNetwork(name="FlexibleUNet", arguments={pretrained: "https://example.org/x.pt"})
 
 
 DYNUNET = {
