@@ -22,10 +22,10 @@ INTRODUCTION = """\
 
 Generated from `pipeline/config.py` by `make docs`. `raphe init RAW` writes a configuration with
 the fields that a volume needs; fields that are left out have the defaults below, but those of
-`predict` and `segment` that the model itself has found best (`defaults` in its `model.yaml`). Fields
-that are not listed here are errors. Thresholds on affinities are fractions of 1; coordinates, shapes
-and voxel sizes are in the order z, y, x. Relative paths begin at the folder in which `raphe` is
-called.
+`predict` and `segment` that the model itself has found best (`defaults` in its `model.yaml`).
+Fields that are not listed here are errors. Thresholds on affinities are fractions of 1;
+coordinates, shapes and voxel sizes are in the order z, y, x. Relative paths begin at the folder in
+which `raphe` is called.
 """
 
 
