@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.config import Config
+from pipeline.config import Config, Predict
 from tasks.networks.model import find_model, read_description
 
 
 def of_model(config: Config) -> dict[str, dict[str, Any]]:
     """The model's defaults for `predict` and `segment`; of an ensemble, those of its first member.
+
+    Those for `segment` were found on one head: a run that segments another does not get them.
 
     Raises
     ------
@@ -19,4 +21,8 @@ def of_model(config: Config) -> dict[str, dict[str, Any]]:
     if not config.model:
         return {}
     first = config.model if isinstance(config.model, str) else config.model[0]
-    return read_description(find_model(first)).defaults.model_dump()
+    found = read_description(find_model(first)).defaults
+    scored = found.predict.get("output", Predict().output)
+    if "output" in config.predict.model_fields_set and config.predict.output != scored:
+        return {"predict": found.predict}
+    return found.model_dump()

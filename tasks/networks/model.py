@@ -8,6 +8,7 @@ by. Data of another kind are refused, not silently rescaled.
 from __future__ import annotations
 
 import hashlib
+import re
 import struct
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -16,7 +17,7 @@ import numpy as np
 import safetensors.torch
 import torch
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 from torch import Tensor, nn
 
 from pipeline.config import Predict, Segment
@@ -32,6 +33,27 @@ SHIPPED = Path(__file__).parents[1] / "models"
 
 _TOLERANCE = 0.1
 """Relative difference of voxel sizes that a model is applied to without complaint."""
+
+
+_TAKEN = ("raw", "labels")
+"""What else is in a batch of a training, by name."""
+
+
+def _head_name(name: str) -> str:
+    if (
+        not re.fullmatch(r"[\w-]+", name, re.ASCII)
+        or name in _TAKEN
+        or hasattr(nn.ModuleDict(), name)
+    ):
+        raise ValueError(
+            f"no head can be called {name!r}: names are letters, digits, - and _, and not those "
+            f"that torch or a training uses itself, such as {', '.join(_TAKEN)}; rename it"
+        )
+    return name
+
+
+HeadName = Annotated[str, AfterValidator(_head_name)]
+"""Name of a head: of a module of torch, of an array in a batch and of files."""
 
 
 class Normalisation(Part):
@@ -59,7 +81,7 @@ class Description(Part):
 
     format: Literal[2] = Field(2, description="Version of this file's format.")
     network: AnyNetwork = Field(description="Its kind and structure.")
-    heads: dict[str, AnyTarget] = Field(
+    heads: dict[HeadName, AnyTarget] = Field(
         min_length=1, description="What the network predicts, by name."
     )
     voxel_size: tuple[float, float, float] = Field(description="nm, z y x, trained at.")

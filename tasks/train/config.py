@@ -16,6 +16,7 @@ from pydantic import (
 
 from pipeline.config import parse_as
 from pipeline.errors import ConfigError
+from tasks.networks.model import HeadName
 from tasks.parts import Part, Target
 from tasks.registry import AnyAugmentation, AnyLoss, AnyNetwork, AnyTarget
 from tasks.targets.affinities import NEAREST
@@ -50,7 +51,7 @@ class Training(Part):
         100, description="Objects of fewer voxels are unknown."
     )
     network: AnyNetwork = Field(description="The network, by its `kind` and structure.")
-    heads: dict[str, AnyTarget] = Field(
+    heads: dict[HeadName, AnyTarget] = Field(
         min_length=1,
         description="What is predicted, by name; `affinities`, `distances` and `boundary` are what "
         "predict.output chooses from, others are auxiliary.",

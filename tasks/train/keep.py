@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import safetensors.torch
 from torch import Tensor
@@ -104,12 +104,11 @@ class Keeper:
 
 def _defaults(config: Training, best: Scores) -> Defaults:
     """How the model was scored best, which is how runs are to use it."""
+    if (head := config.scored_head()) not in HEADS:
+        return Defaults()  # of a head that no run segments
     segment = config.validate_.segment.model_dump(mode="json", exclude_unset=True)
     segment |= {name: best[name] for name in ("threshold", "absorb_size")}
-    predict: dict[str, Any] = {"tta": config.validate_.tta}
-    if (head := config.scored_head()) in HEADS:
-        predict["output"] = head
-    return Defaults(segment=segment, predict=predict)
+    return Defaults(segment=segment, predict={"tta": config.validate_.tta, "output": head})
 
 
 def best_score(scores: list[Scores]) -> Scores:

@@ -43,6 +43,14 @@ def test_what_the_user_wrote_stays(model):
     assert found.predict.tta == "none"
 
 
+def test_what_was_found_on_one_head_is_not_for_another(model):
+    config = Config(raw="raw", output="out", model=model, predict={"output": "affinities"})
+    found = with_defaults(config)
+    assert found.segment == Config(raw="raw", output="out", model=model).segment
+    assert (found.predict.output, found.predict.tta) == ("affinities", "flips")
+    assert with_defaults(found) == found
+
+
 def test_a_written_null_stays(model):
     found = with_defaults(Config(raw="raw", output="out", model=model, segment={"threshold": None}))
     assert found.segment.threshold is None

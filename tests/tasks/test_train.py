@@ -14,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from trainings import configuration, network, same, weights, write_truth
 
 from pipeline.errors import ConfigError, RunError
-from tasks.networks.model import find_model, read_description
+from tasks.networks.model import Defaults, find_model, read_description
 from tasks.train import keep, learn, report, state
 from tasks.train.command import train as command
 from tasks.train.config import load
@@ -191,7 +191,14 @@ def test_deep_levels_learn_by_their_weights(config):
 def test_a_head_that_is_no_affinities_can_be_scored(config):
     inside = {"boundary": {"kind": "boundary"}}
     folder = train(config(heads=inside, losses={}), QUIET)
-    assert read_description(folder).training["validation"][0]["voi_split"] >= 0
+    description = read_description(folder)
+    assert description.training["validation"][0]["voi_split"] >= 0
+    assert description.defaults.predict["output"] == "boundary"
+
+
+def test_a_head_that_no_run_segments_has_no_defaults(config):
+    folder = train(config(heads={"membrane": {"kind": "boundary"}}, losses={}), QUIET)
+    assert read_description(folder).defaults == Defaults()
 
 
 def test_several_volumes_are_scored_as_one(config, tmp_path):
@@ -241,6 +248,12 @@ def test_the_clock_ends_a_training_as_well(config):
             {"heads": {"far": {"kind": "affinities", "offsets": [[0, 0, -3]]}}, "losses": {}},
             r"heads needs 'affinities'",
         ),
+        (
+            {"heads": {"labels": {"kind": "boundary"}}, "losses": {}},
+            r"no head can be called 'labels': names are letters.*rename it",
+        ),
+        ({"heads": {"half": {"kind": "boundary"}}, "losses": {}}, r"no head .* 'half'"),
+        ({"heads": {"../far": {"kind": "boundary"}}, "losses": {}}, r"no head .* '../far'"),
         ({"validate": {"head": "far"}}, r"heads needs 'far' of kind affinities"),
         ({"stepps": 3}, r"stepps: Extra inputs"),
         ({"steps": 0}, r"steps: .*greater than 0"),
