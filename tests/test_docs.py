@@ -37,6 +37,7 @@ def test_the_training_in_the_guide_is_one():
     text = next(text for text in blocks(GUIDE, "yaml") if "training:" in text)
     training = Training.model_validate(yaml.safe_load(text))
     assert training.network.stride == (1, 4, 4)
+    assert all(truth.weight for truth in training.training)  # or none
     assert training.network.deep_heads + 1 == len(training.deep_supervision)
 
 
