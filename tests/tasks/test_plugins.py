@@ -4,15 +4,21 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import safetensors.torch
 import yaml
 from trainings import settings
 
+from pipeline.errors import ConfigError
+from tasks import registry
+from tasks.parts import Loss
 from tasks.train.state import CHECKPOINT
 
+BCE = "tasks.losses.bce"
 RAPHE = Path(sys.executable).with_name("raphe")
 
 MODULE = '''
@@ -112,3 +118,48 @@ def test_training_uses_parts_of_another_package(site, tmp_path):
     assert result.returncode == 2
     assert "sharp" in result.stderr
     assert "'bce'" in result.stderr
+
+
+class NoPart:
+    """Has a kind, and is no loss."""
+
+    kind = "no-part"
+
+
+class HalfPart(Loss):
+    """Says nothing of how it is computed."""
+
+    kind: Literal["half-part"] = "half-part"
+
+
+class Unnamed(Loss):
+    """Is chosen by nothing."""
+
+    kind: str = "unnamed"
+
+    def __call__(self, logits, lesson):
+        """Nothing."""
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("NoPart", r"losses 'mine' \(test_plugins:NoPart\) is not a class of tasks.parts.Loss"),
+        ("HalfPart", r"does not define __call__. Repair or uninstall the package"),
+        ("Unnamed", r"needs a field, kind: Literal\['mine'\]"),
+        ("Absent", r"cannot be imported: .*Absent"),
+    ],
+)
+def test_what_is_no_part_is_named_with_its_package(monkeypatch, value, message):
+    monkeypatch.setitem(sys.modules, "test_plugins", sys.modules[__name__])
+    mine = EntryPoint("mine", f"test_plugins:{value}", "raphe.losses")
+    monkeypatch.setattr(registry, "entry_points", lambda group: [mine])
+    with pytest.raises(ConfigError, match=message):
+        registry.parts.__wrapped__("losses")
+
+
+def test_two_parts_of_one_name_are_refused(monkeypatch):
+    both = [EntryPoint("bce", f"{module}:BalancedBce", "raphe.losses") for module in ("a.b", BCE)]
+    monkeypatch.setattr(registry, "entry_points", lambda group: both[::-1])
+    with pytest.raises(ConfigError, match=r"two packages offer losses named 'bce': .*a.b:Balanced"):
+        registry.parts.__wrapped__("losses")
