@@ -15,10 +15,11 @@ import safetensors.torch
 from torch import Tensor
 
 from pipeline.config import Predict
+from pipeline.errors import ConfigError
 from tasks.networks.model import WEIGHTS, Defaults, Description, read_description, save_model
 from tasks.train.config import Training
 from tasks.train.report import Report
-from tasks.train.state import State, save
+from tasks.train.state import CHECKPOINT, State, save
 from tasks.train.validate import Scores, validate
 
 HEADS = get_args(Predict.model_fields["output"].annotation)
@@ -38,11 +39,22 @@ class Keeper:
         Of the model, but for what validation finds.
     state : State
         Of the training, as it goes on; scores are added to it.
+
+    Raises
+    ------
+    ConfigError
+        If the best model so far is gone.
     """
 
     def __init__(self, config: Training, description: Description, state: State) -> None:
         self.config, self.description, self.state = config, description, state
         self._saved = state.seconds
+        best = Path(config.output) / WEIGHTS
+        if state.scores and not best.exists():
+            raise ConfigError(
+                f"there is no {best}, which was the best model of the training that {CHECKPOINT} "
+                "beside it goes on with; put it back, or train from the beginning with --restart"
+            )
 
     def keep(self, share: float, report: Report) -> None:
         """Score and write what it is time for, at a progress `share`; the checkpoint comes last.

@@ -13,6 +13,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from pipeline.errors import ConfigError
 from tasks.networks.model import Description
 from tasks.train.config import Training
 from tasks.train.crops import Crops
@@ -41,7 +42,8 @@ def train(config: Training, console: Console | None = None) -> Path:
     Raises
     ------
     ConfigError
-        If the data or the checkpoint do not fit the configuration.
+        If the data or the checkpoint do not fit the configuration, or processes that learn
+        together have not the same checkpoint.
     RunError
         If training diverged.
     """
@@ -79,7 +81,14 @@ class _Loop:
     def run(self) -> None:
         config, state = self.config, self.state
         share = self._share()
-        share, over = self.team.told(share, share >= 1 or is_exhausted(config, state.scores))
+        # Until it was scored there is no model, however little time is left.
+        over = bool(state.scores) and (share >= 1 or is_exhausted(config, state.scores))
+        share, over, step = self.team.told(share, over, state.step)
+        if step != state.step:
+            raise ConfigError(
+                f"the first process goes on from step {step:g}, process {self.team.rank} from step "
+                f"{state.step}: output {config.output!r} must be one folder that all see"
+            )
         if over:
             return
         learner = Learner(config, state, self.team)

@@ -14,11 +14,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from trainings import configuration, network, same, weights, write_truth
 
 from pipeline.errors import ConfigError, RunError
-from tasks.networks.model import Defaults, find_model, read_description
+from tasks.networks.model import WEIGHTS, Defaults, find_model, read_description
 from tasks.train import keep, learn, report, state
 from tasks.train.command import train as command
 from tasks.train.config import load
 from tasks.train.data import open_pair
+from tasks.train.distributed import Team
 from tasks.train.loop import train
 from tasks.train.options import Optimiser
 from tasks.train.schedule import learning_rate, progress
@@ -167,6 +168,30 @@ def test_the_time_of_a_validation_is_none_between_validations(config, monkeypatc
         keeper.keep(0.5, mock.Mock())
     assert scored == [5, 10]
     assert clock[0] == 12 * 60 + 2 * 600
+
+
+def test_a_training_whose_time_is_over_before_it_was_scored_leaves_a_model(config, monkeypatch):
+    # As if it had been killed: the checkpoint is there, and no model.
+    killed = config(checkpoint_minutes=1e-9, steps=4)
+    monkeypatch.setattr(keep.Keeper, "_validate", mock.Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        train(killed, QUIET)
+    monkeypatch.undo()
+    folder = train(config(steps=2), QUIET)
+    assert len(read_description(folder).training["validation"]) == 1
+
+
+def test_a_best_model_that_is_gone_is_missed_before_anything_is_learnt(config):
+    folder = train(config(steps=2), QUIET)
+    (folder / WEIGHTS).unlink()
+    with pytest.raises(ConfigError, match=rf"there is no .*{WEIGHTS}, which was the best.*--rest"):
+        train(config(), QUIET)
+
+
+def test_processes_must_go_on_from_one_step(config, monkeypatch):
+    monkeypatch.setattr(Team, "told", lambda _, share, over, step: (share, over, step + 2))
+    with pytest.raises(ConfigError, match=r"from step 2, process 0 from step 0: .* all see"):
+        train(config(), QUIET)
 
 
 def test_how_a_model_was_scored_is_how_it_is_decoded(config):
