@@ -61,6 +61,12 @@ def train(
     """
     if (config is None) == (not pairs):
         raise click.UsageError("give either CONFIG, or --init-from RAW LABELS to write one")
+    if pairs and (minutes is not None or restart):
+        raise click.UsageError("--minutes and --restart are for training, not for --init-from")
+    if not pairs and (voxel_size or force):
+        raise click.UsageError(
+            "--voxel-size and --force are for --init-from; CONFIG has a field voxel_size"
+        )
     if pairs:
         from tasks.train.init_from import write_training
 

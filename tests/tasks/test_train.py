@@ -334,6 +334,20 @@ def test_the_command_wants_a_configuration_or_data():
     assert "give either CONFIG, or --init-from RAW LABELS" in result.output
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--init-from", "raw", "labels", "--restart"], "--restart are for training"),
+        (["train.yaml", "--voxel-size", "8", "8", "8"], "CONFIG has a field voxel_size"),
+        (["train.yaml", "--force"], "--force are for --init-from"),
+    ],
+)
+def test_options_of_the_other_way_are_refused(arguments, message):
+    result = CliRunner().invoke(command, arguments)
+    assert result.exit_code == 2
+    assert message in result.output
+
+
 def test_a_checkpoint_holds_no_pickle(config):
     folder = train(config(), QUIET)
     header = (folder / state.CHECKPOINT).read_bytes()
