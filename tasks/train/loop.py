@@ -82,8 +82,8 @@ class _Loop:
         config, state = self.config, self.state
         share = self._share()
         # Until it was scored there is no model, however little time is left.
-        over = bool(state.scores) and (share >= 1 or is_exhausted(config, state.scores))
-        share, over, step = self.team.told(share, over, state.step)
+        ended = bool(state.scores) and (share >= 1 or is_exhausted(config, state.scores))
+        share, over, step = self.team.told(share, ended, state.step)
         if step != state.step:
             raise ConfigError(
                 f"the first process goes on from step {step:g}, process {self.team.rank} from step "
