@@ -5,9 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 OUT ?= out/demo
+SHIPPED := fib25-affinities/train fib25-affinities/finetune fib25-distance/train
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint bench docs clean
+.PHONY: help install demo test lint bench models docs clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,11 +38,17 @@ lint: $(STAMP) ## style, types, and the one-way import rule
 test: lint $(KERNELS) ## lint, then all tests
 	$(BIN)/pytest
 
-bench: demo ## run every benchmark (after the demo, whose affinities they use); each prints JSON
-	set -e; for script in benchmarks/*.py; do $(BIN)/python $$script; done
+# The others take hours or a model: see the head of each.
+BENCHMARKS := malis predict quality schedule seams segment train
+bench: demo ## run the benchmarks (after the demo, whose affinities some use); each prints JSON
+	set -e; for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py; done
 
-docs: $(STAMP) ## write docs/configuration.md from the configuration's models
+models: $(KERNELS) ## train the shipped models anew, into trained/ (hours on a CPU)
+	set -e; for config in $(SHIPPED); do $(BIN)/raphe train tasks/models/$$config.yaml; done
+
+docs: $(STAMP) ## write the reference pages docs/configuration.md and docs/parts.md
 	$(BIN)/python -m pipeline.reference > docs/configuration.md
+	$(BIN)/python -m tasks.reference > docs/parts.md
 
 clean: ## remove .venv, caches and the demo's output
 	rm -rf $(VENV) $(OUT) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

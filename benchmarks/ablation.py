@@ -38,7 +38,7 @@ import tasks  # noqa: F401 - sets what torch reads when it is imported
 from pipeline.config import Segment
 from pipeline.geometry import Box
 from pipeline.volumes import open_volume
-from tasks.affinities import affinities_of_heights
+from tasks.affinities import affinities_of
 from tasks.core import sweep
 from tasks.evaluate.contingency import contingency
 from tasks.evaluate.scores import score
@@ -131,7 +131,7 @@ def predict(model: Path, config: Training, box: Box, tta: Any) -> Array:
     tile = default_tile(description, predictor.needs.stride)
     tiles = cores(box, box, tile, predictor.needs.stride)
     values, _ = predict_tiles(predictor, raw, tiles, box)
-    return values if len(values) == 3 else affinities_of_heights(values[0])
+    return affinities_of(values, plain.head.decoding)
 
 
 def volume_scores(affinities: Array, truth: Array) -> dict[str, float]:

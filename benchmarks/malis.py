@@ -5,8 +5,7 @@ affinities of nearest neighbours, and the optimiser. The share of malis is its
 value and its gradient with respect to the logits, against the whole step, each
 the median of the steps.
 
-    python benchmarks/malis.py --raw ../shared/data/fib25/train.npz:/raw \
-        --labels ../shared/data/fib25/train.npz:/gt
+    python benchmarks/malis.py [--raw ../shared/data/fib25/train.npz:/raw]
 """
 
 from __future__ import annotations
@@ -29,6 +28,8 @@ from tasks.parts import Lesson
 from tasks.targets.affinities import NEAREST, Affinities
 from tasks.train.crops import Crops
 from tasks.train.data import Truth, normalisation
+
+FIB25 = "../shared/data/fib25/train.npz"
 
 
 def main() -> None:
@@ -101,8 +102,8 @@ def one_step(
 def parse() -> argparse.Namespace:
     """Arguments of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--raw", required=True, help="8-bit raw volume of 10 nm voxels")
-    parser.add_argument("--labels", required=True)
+    parser.add_argument("--raw", default=f"{FIB25}:/raw", help="uint8, voxels of 10 nm")
+    parser.add_argument("--labels", default=f"{FIB25}:/gt")
     parser.add_argument("--side", type=int, default=64, help="voxels of the core along an axis")
     parser.add_argument("--steps", type=int, default=6)
     return parser.parse_args()

@@ -14,6 +14,7 @@ from pipeline.config import Config, Segment
 from pipeline.defaults import with_defaults
 from pipeline.geometry import Box
 from pipeline.volumes import open_volume
+from tasks.affinities import affinities_of
 from tasks.core import sweep
 from tasks.evaluate import Contingency, contingency, score
 from tasks.networks import regimes
@@ -21,7 +22,6 @@ from tasks.networks.model import find_model, read_description
 from tasks.networks.regimes import Regime
 from tasks.predict import default_tile, predict_tiles
 from tasks.tiles import cores
-from tasks.train.validate import nearest_affinities
 
 Array = np.ndarray[Any, Any]
 Row = dict[str, Any]
@@ -62,7 +62,7 @@ def predicted(
     network = regimes.load(Regime.of([model], config.predict))
     stride = network.needs.stride
     tiles = cores(box, box, default_tile(description, stride), stride)
-    return config, nearest_affinities(predict_tiles(network, raw, tiles, box)[0])
+    return config, affinities_of(predict_tiles(network, raw, tiles, box)[0], network.head.decoding)
 
 
 def settings_of(config: Config) -> Row:

@@ -18,6 +18,7 @@ from pipeline.errors import ConfigError, VolumeError
 from pipeline.geometry import Box, Triple, triple
 from pipeline.steps import Job, Params
 from pipeline.volumes import Volume, open_volume
+from tasks.parts import Decoding
 
 UNITS = ((1, 0, 0), (0, 1, 0), (0, 0, 1))
 
@@ -163,6 +164,11 @@ def _read_predicted(params: Params, box: Box) -> npt.NDArray[np.uint8]:
     wider = box.grow((1, 1, 1), (0, 0, 0)).intersect(roi_of(params))
     inside = box.relative_to(wider.offset).slices
     return affinities_of_heights(array.read(wider)[0])[(slice(None), *inside)]
+
+
+def affinities_of(values: npt.NDArray[np.uint8], decoding: Decoding) -> npt.NDArray[np.uint8]:
+    """What a decoder takes, (3, z, y, x), of the predictions (c, z, y, x) of a head."""
+    return affinities_of_heights(values[0]) if decoding == "heights" else values
 
 
 def affinities_of_heights(heights: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

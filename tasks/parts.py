@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,7 @@ from pipeline.errors import ModelError
 from pipeline.geometry import Triple, triple
 
 VoxelSize = tuple[float, float, float]
+Decoding = Literal["affinities", "heights", "none"]
 Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int32]
 Array = npt.NDArray[Any]
@@ -149,8 +150,13 @@ class Target(Part, ABC):
 
     @property
     @abstractmethod
-    def decoding(self) -> str:
-        """How labels are made of it: ``agglomeration``, ``none``."""
+    def decoding(self) -> Decoding:
+        """What its prediction is to a decoder.
+
+        ``affinities`` of nearest neighbours are agglomerated; of ``heights``, one
+        channel that is large inside objects, an edge's affinity is the lower end;
+        of ``none`` no labels are made.
+        """
 
     @abstractmethod
     def default_losses(self) -> list[dict[str, Any]]:

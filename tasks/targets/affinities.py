@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from pipeline.geometry import Triple, triple
-from tasks.parts import Labels, Target, Taught, VoxelSize
+from tasks.parts import Decoding, Labels, Target, Taught, VoxelSize
 from tasks.targets.boundary import border
 
 NEAREST: list[Triple] = [(-1, 0, 0), (0, -1, 0), (0, 0, -1)]
@@ -67,9 +67,9 @@ class Affinities(Target):
         return {"offsets": [list(offset) for offset in self.offsets], "scale": 1 / 255}
 
     @property
-    def decoding(self) -> str:
-        """Labels are made of affinities by agglomeration."""
-        return "agglomeration"
+    def decoding(self) -> Decoding:
+        """Labels are made of those of nearest neighbours, in the order of `NEAREST`."""
+        return "affinities" if self.offsets == NEAREST else "none"
 
     def default_losses(self) -> list[dict[str, Any]]:
         """Balanced cross-entropy."""

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from pipeline.geometry import Triple
-from tasks.parts import Labels, Target, Taught, VoxelSize
+from tasks.parts import Decoding, Labels, Target, Taught, VoxelSize
 
 BACKGROUND = -1
 """Label of what is known to belong to no object, such as a membrane that is annotated."""
@@ -81,9 +81,9 @@ class Boundary(Target):
         return {"quantity": "probability of the inside of objects", "scale": 1 / 255}
 
     @property
-    def decoding(self) -> str:
-        """Of a boundary alone no labels are made."""
-        return "none"
+    def decoding(self) -> Decoding:
+        """It is large inside objects."""
+        return "heights"
 
     def default_losses(self) -> list[dict[str, Any]]:
         """Balanced cross-entropy."""

@@ -20,7 +20,7 @@ from pydantic import Field
 from torch import Tensor
 
 from pipeline.geometry import Triple, triple
-from tasks.parts import Floats, Labels, Target, Taught, VoxelSize
+from tasks.parts import Decoding, Floats, Labels, Target, Taught, VoxelSize
 from tasks.targets.boundary import border, core
 
 Length = Annotated[float, Field(gt=0.0)]
@@ -76,9 +76,9 @@ class Distances(Target):
         }
 
     @property
-    def decoding(self) -> str:
-        """Of distances alone no labels are made."""
-        return "none"
+    def decoding(self) -> Decoding:
+        """It is large inside objects."""
+        return "heights"
 
     def default_losses(self) -> list[dict[str, Any]]:
         """Mean squared error."""

@@ -17,7 +17,7 @@ from pydantic import (
 from pipeline.config import parse_as
 from pipeline.errors import ConfigError
 from tasks.networks.model import HeadName
-from tasks.parts import Part, Target
+from tasks.parts import Part
 from tasks.registry import AnyAugmentation, AnyLoss, AnyNetwork, AnyTarget
 from tasks.targets.affinities import NEAREST
 from tasks.train.data import Truth
@@ -138,7 +138,7 @@ class Training(Part):
         ValueError
             If no head can be decoded, or not the one that is asked for.
         """
-        able = [name for name, head in self.heads.items() if can_be_scored(head)]
+        able = [name for name, head in self.heads.items() if head.decoding != "none"]
         wanted = self.validate_.head or ("affinities" if "affinities" in able else None)
         if wanted is None and able:
             wanted = able[0]
@@ -150,17 +150,6 @@ class Training(Part):
                 f"scored by; the heads are {', '.join(self.heads)}"
             )
         return wanted
-
-
-def can_be_scored(head: Target) -> bool:
-    """Whether labels can be made of a head's predictions.
-
-    Affinities between nearest neighbours are what the exact decoder takes; of
-    one channel that is large inside objects, the smaller value of two
-    neighbours is their affinity.
-    """
-    offsets = getattr(head, "offsets", None)
-    return head.channels == 1 if offsets is None else list(offsets) == NEAREST
 
 
 def load(path: str) -> Training:

@@ -22,7 +22,7 @@ from pipeline.config import Segment
 from pipeline.errors import ConfigError
 from pipeline.geometry import Box
 from pipeline.volumes import Volume
-from tasks.affinities import affinities_of_heights
+from tasks.affinities import affinities_of
 from tasks.core import segment_volume, sweep
 from tasks.evaluate.contingency import Contingency, contingency, merge
 from tasks.evaluate.scores import score
@@ -32,7 +32,6 @@ from tasks.networks.regimes import turned
 from tasks.networks.tile import TilePredictor
 from tasks.parts import VoxelSize
 from tasks.predict import default_tile, predict_tiles
-from tasks.targets.affinities import NEAREST
 from tasks.tiles import cores
 from tasks.train.config import Training
 from tasks.train.data import Truth, open_mask, open_pair, used_box
@@ -151,7 +150,7 @@ def _predict(
     tiles = cores(box, box, default_tile(description, stride), stride)
     values, _ = predict_tiles(predictor, raw, tiles, box)
     known = read_truth(truth, raw, labels, config.voxel_size)
-    return _Scored(raw, box, nearest_affinities(values), known)
+    return _Scored(raw, box, affinities_of(values, predictor.head.decoding), known)
 
 
 def _picture(config: Training, shown: _Scored, best: Scores) -> bytes:
@@ -169,11 +168,6 @@ def best_setting(settings: list[Scores]) -> Scores:
         key=lambda found: (found["absorb_size"], found["threshold"]),
     )
     return equal[(len(equal) - 1) // 2]
-
-
-def nearest_affinities(values: Array) -> Array:
-    """What the decoder takes, uint8 (3, z, y, x), of a head that can be scored."""
-    return values if len(values) == len(NEAREST) else affinities_of_heights(values[0])
 
 
 def _sweep(config: Training, affinities: Array) -> Iterator[tuple[tuple[float, int], Array]]:

@@ -14,7 +14,7 @@ from pipeline.geometry import Box
 from pipeline.steps import Job
 from pipeline.volumes import Volume
 from tasks.affinities import (
-    affinities_of_heights,
+    affinities_of,
     affinity_params,
     frame,
     reach_below,
@@ -161,7 +161,8 @@ def heights_run(folder, heights, name):
 def test_the_lower_height_is_an_edges_affinity(tmp_path, name):
     heights = np.random.default_rng(0).integers(0, 256, SHAPE).astype(np.uint8)
     params = heights_run(tmp_path, heights, name)
-    whole = affinities_of_heights(heights)
+    whole = affinities_of(heights[None], "heights")
+    assert affinities_of(whole, "affinities") is whole
     for d, axis in enumerate("zyx"):
         edges = np.moveaxis(whole[d], d, 0)
         ends = np.moveaxis(heights, d, 0)

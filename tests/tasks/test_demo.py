@@ -59,7 +59,7 @@ def test_the_report_names_results_scores_and_times(config):
         StepProgress("segment", 18, done=18, first=10.0, last=12.5),
         StepProgress("relabel", 18, skipped=18),
     )
-    lines = report(config, RunSummary(config.output, steps), scores, scores).splitlines()
+    lines = report(config, RunSummary(config.output, "labels", steps), scores, scores).splitlines()
     assert "segment             18           2.5" in lines
     assert "relabel             18   done before" in lines
     assert "VOI split (bits)             0.000             0.000" in lines

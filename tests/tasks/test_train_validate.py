@@ -15,7 +15,7 @@ from tasks.predict import default_tile, predict_tiles
 from tasks.tiles import cores
 from tasks.train.data import Truth, open_pair, used_box
 from tasks.train.state import create
-from tasks.train.validate import best_setting, nearest_affinities, read_truth, validate
+from tasks.train.validate import best_setting, read_truth, validate
 
 
 def setting(threshold, size, split, merge=0.0):
@@ -32,16 +32,6 @@ def test_the_best_setting_is_the_middle_of_those_that_are_equal():
     assert best_setting([setting(0.4, 0, 2.0), setting(0.5, 0, 1.0)])["threshold"] == 0.5
     plateau = [setting(t, 600, 0.5, 0.5) for t in (0.4, 0.5, 0.6, 0.7, 0.8)]
     assert best_setting([setting(0.3, 600, 3.0), *plateau])["threshold"] == 0.6
-
-
-def test_one_channel_gives_the_smaller_of_two_neighbours():
-    inside = np.array([[[[9, 3, 7]], [[5, 8, 8]]]], np.uint8)
-    found = nearest_affinities(inside)
-    assert found[0].tolist() == [[[0, 0, 0]], [[5, 3, 7]]]
-    assert found[1].tolist() == [[[0, 0, 0]], [[0, 0, 0]]]
-    assert found[2].tolist() == [[[0, 3, 3]], [[0, 5, 8]]]
-    three = np.ones((3, 2, 2, 2), np.uint8)
-    assert nearest_affinities(three) is three
 
 
 def test_mask_and_background_are_not_scored(tmp_path):
