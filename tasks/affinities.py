@@ -8,7 +8,7 @@ outside the volume, the region of interest and the mask.
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,10 @@ from pipeline.errors import ConfigError, VolumeError
 from pipeline.geometry import Box, Triple, triple
 from pipeline.steps import Job, Params
 from pipeline.volumes import Volume, open_volume
-from tasks.parts import Decoding
+
+if TYPE_CHECKING:
+    # A decoder's workers have no use for torch, which costs them seconds and memory.
+    from tasks.parts import Decoding
 
 UNITS = ((1, 0, 0), (0, 1, 0), (0, 0, 1))
 

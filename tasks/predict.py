@@ -186,14 +186,12 @@ def _regime(params: Params) -> Regime:
 
 def _check_head(model: str, description: Description, name: str) -> None:
     head = description.head(name)
-    if name == "affinities":
-        offsets = getattr(head, "offsets", None)
-        if offsets != NEAREST:
-            raise ModelError(
-                f"head {name!r} of model {model!r} has the offsets "
-                f"{offsets}, and a run segments {NEAREST}, in this order; use another model"
-            )
-    elif head.channels != 1:
+    if name == "affinities" and head.decoding != "affinities":
+        raise ModelError(
+            f"head {name!r} of model {model!r} has the offsets {getattr(head, 'offsets', None)}, "
+            f"and a run segments {NEAREST}, in this order; use another model"
+        )
+    if name != "affinities" and head.decoding != "heights":
         raise ModelError(
             f"head {name!r} of model {model!r} is of kind {head.kind!r} and has {head.channels} "
             "channels, and of anything but affinities a run segments one, which is large inside "

@@ -1,6 +1,8 @@
 """Foreign affinities in every accepted shape are read as the same edges."""
 
 import json
+import subprocess
+import sys
 from contextlib import nullcontext
 
 import numpy as np
@@ -173,3 +175,9 @@ def test_the_lower_height_is_an_edges_affinity(tmp_path, name):
             read_affinities(params, box), whole[(slice(None), *box.slices)]
         )
     assert reach_below(params["affinities"]) == (1, 1, 1)
+
+
+def test_decoders_do_without_torch():
+    """Their workers would spend seconds and hundreds of MB on it, which nobody projected."""
+    code = "import sys, tasks.exact, tasks.waterz_decoder; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
