@@ -71,6 +71,8 @@ def check_validation(config: Training, description: Description) -> None:
     ModelError
         If the raw data are of another dtype than those that are learnt from.
     """
+    # By what is opened: one volume may be written in several ways.
+    learning = [(each, open_pair(each, config.voxel_size)[0].url) for each in config.training]
     for scored in config.validation:
         raw, labels = open_pair(scored, config.voxel_size)
         description.check_data(raw.voxel_size, raw.dtype)
@@ -80,8 +82,8 @@ def check_validation(config: Training, description: Description) -> None:
                 f"validation: {scored.labels!r} is 0 in all slices that are used, so nothing can "
                 "be scored; choose other slices"
             )
-        for learnt in config.training:
-            if learnt.raw != scored.raw:
+        for learnt, url in learning:
+            if url != raw.url:
                 continue
             common = used_box(learnt, raw.shape).intersect(box)
             if common.n_voxels:

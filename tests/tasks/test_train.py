@@ -299,8 +299,9 @@ def test_what_cannot_be_scored_is_refused_before_anything_is_learnt(config, tmp_
     np.savez(tmp_path / "none.npz", labels=np.zeros((16, 20, 20), np.uint32))
     with pytest.raises(ConfigError, match=r"none\.npz:/labels' is 0 in all slices"):
         train(config(validation=truth | {"labels": f"{tmp_path}/none.npz:/labels"}), QUIET)
-    with pytest.raises(ConfigError, match=r"slices 11 to 12 of .* in training and in validation"):
-        train(config(validation=truth | {"slices": [11, 16]}), QUIET)
+    for raw in (truth["raw"], f"{tmp_path}/../{tmp_path.name}/truth.npz:raw"):
+        with pytest.raises(ConfigError, match=r"slices 11 to 12 .* in training and in validation"):
+            train(config(validation=truth | {"raw": raw, "slices": [11, 16]}), QUIET)
 
 
 def test_an_absent_gpu_is_named_before_anything_is_learnt(config, monkeypatch):
