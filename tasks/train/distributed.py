@@ -18,6 +18,7 @@ import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from pipeline.errors import ConfigError
 from tasks.networks.predictor import find_device
 
 PATIENCE = timedelta(hours=6)
@@ -72,7 +73,7 @@ def team(device: str) -> Iterator[Team]:
     Raises
     ------
     ConfigError
-        If `device` is ``cuda``, and there is none.
+        If `device` is ``cuda``, and there is none, or fewer than processes.
     """
     found = find_device(device)
     if found.type == "cuda":
@@ -83,7 +84,13 @@ def team(device: str) -> Iterator[Team]:
         yield Team(0, 1, found)
         return
     if found.type == "cuda":
-        found = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        local, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if local >= count:
+            raise ConfigError(
+                f"torchrun started more processes than the {count} GPUs that torch finds here; "
+                f"use --nproc-per-node {count}, or device: cpu"
+            )
+        found = torch.device("cuda", local)
         torch.cuda.set_device(found)
     distributed.init_process_group("nccl" if found.type == "cuda" else "gloo", timeout=PATIENCE)
     try:

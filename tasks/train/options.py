@@ -12,6 +12,7 @@ from tasks.parts import Part
 Positive = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0.0)]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Decay = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 class Optimiser(Part):
@@ -26,10 +27,10 @@ class Optimiser(Part):
     drops: list[Share] = Field(
         [0.5, 0.75], description="step: at these shares of the training the rate falls to a tenth."
     )
-    betas: tuple[Share, Share] = Field((0.9, 0.999), description="Memory of both moments.")
+    betas: tuple[Decay, Decay] = Field((0.9, 0.999), description="Memory of both moments.")
     weight_decay: Annotated[float, Field(ge=0.0)] = Field(1e-4, description="Decoupled decay.")
     clip: PositiveFloat = Field(1.0, description="Largest norm of the gradient.")
-    ema: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+    ema: Decay = Field(
         0.998, description="Decay of the moving average of the weights; that average is shipped."
     )
 

@@ -19,7 +19,7 @@ from tasks.train import keep, learn, report, state
 from tasks.train.command import train as command
 from tasks.train.config import load
 from tasks.train.data import open_pair
-from tasks.train.distributed import Team
+from tasks.train.distributed import Team, team
 from tasks.train.loop import train
 from tasks.train.options import Optimiser
 from tasks.train.schedule import learning_rate, progress
@@ -280,6 +280,7 @@ def test_the_clock_ends_a_training_as_well(config):
         ({"heads": {"half": {"kind": "boundary"}}, "losses": {}}, r"no head .* 'half'"),
         ({"heads": {"../far": {"kind": "boundary"}}, "losses": {}}, r"no head .* '../far'"),
         ({"validate": {"head": "far"}}, r"heads needs 'far' of kind affinities"),
+        ({"optimiser": {"betas": [0.9, 1]}}, r"optimiser.betas.1: .*less than 1"),
         ({"stepps": 3}, r"stepps: Extra inputs"),
         ({"steps": 0}, r"steps: .*greater than 0"),
     ],
@@ -308,6 +309,17 @@ def test_an_absent_gpu_is_named_before_anything_is_learnt(config, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError, match="device is cuda, but torch finds no CUDA"):
         train(config(device="cuda"), QUIET)
+
+
+def test_more_processes_than_gpus_are_named(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    before = torch.backends.cudnn.benchmark
+    with pytest.raises(ConfigError, match=r"more processes than the 1 GPUs.*--nproc-per-node 1"):
+        team("auto").__enter__()
+    torch.backends.cudnn.benchmark = before
 
 
 def test_time_must_be_positive(config, tmp_path):
