@@ -155,7 +155,7 @@ def specks(truth: Truth, voxel_size: VoxelSize, dust: int) -> npt.NDArray[np.int
     Raises
     ------
     ConfigError
-        If no other object is left.
+        If no other object is left, or an id is negative.
     """
     _, labels = open_pair(truth, voxel_size)
     ids, counts = np.zeros(0, labels.dtype), np.zeros(0, np.int64)
@@ -165,12 +165,28 @@ def specks(truth: Truth, voxel_size: VoxelSize, dust: int) -> npt.NDArray[np.int
         sums = np.zeros(len(merged), np.int64)
         np.add.at(sums, places, np.concatenate([counts, found]))
         ids, counts = merged, sums
+    check_ids(truth, ids)
     objects = ~np.isin(ids, [0, *truth.background])
     if not (objects & (counts >= dust)).any():
         raise ConfigError(
             f"{truth.labels!r} has no object of at least dust={dust} voxels where it is used"
         )
     return ids[objects & (counts < dust)]
+
+
+def check_ids(truth: Truth, ids: Array) -> None:
+    """Refuse negative ids, which would be an object here, and are none to a score.
+
+    Raises
+    ------
+    ConfigError
+        With the lowest id.
+    """
+    if (lowest := int(ids.min(initial=0))) < 0:
+        raise ConfigError(
+            f"{truth.labels!r} holds the id {lowest}, but ids are at least 0; write unknown voxels "
+            "as 0, and background as an id that `background` names"
+        )
 
 
 def compact(

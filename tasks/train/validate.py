@@ -34,7 +34,7 @@ from tasks.parts import VoxelSize
 from tasks.predict import default_tile, predict_tiles
 from tasks.tiles import cores
 from tasks.train.config import Training
-from tasks.train.data import Truth, open_mask, open_pair, used_box
+from tasks.train.data import Truth, check_ids, open_mask, open_pair, used_box
 from tasks.train.picture import draw_validation
 
 Array = npt.NDArray[Any]
@@ -67,7 +67,7 @@ def check_validation(config: Training, description: Description) -> None:
     Raises
     ------
     ConfigError
-        If nothing is labelled, or some of it is learnt from.
+        If nothing is labelled, an id is negative, or some of it is learnt from.
     ModelError
         If the raw data are of another dtype than those that are learnt from.
     """
@@ -77,7 +77,9 @@ def check_validation(config: Training, description: Description) -> None:
         raw, labels = open_pair(scored, config.voxel_size)
         description.check_data(raw.voxel_size, raw.dtype)
         box = used_box(scored, raw.shape)
-        if not read_truth(scored, raw, labels, config.voxel_size).any():
+        known = read_truth(scored, raw, labels, config.voxel_size)
+        check_ids(scored, known)
+        if not known.any():
             raise ConfigError(
                 f"validation: {scored.labels!r} is 0 in all slices that are used, so nothing can "
                 "be scored; choose other slices"

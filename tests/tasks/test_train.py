@@ -305,6 +305,18 @@ def test_what_cannot_be_scored_is_refused_before_anything_is_learnt(config, tmp_
             train(config(validation=truth | {"raw": raw, "slices": [11, 16]}), QUIET)
 
 
+@pytest.mark.parametrize("where", ["training", "validation"])
+def test_negative_ids_are_refused_before_anything_is_learnt(config, tmp_path, where):
+    found = config()
+    labels = np.full((16, 20, 20), 3, np.int64)
+    labels[:, :5] = -1
+    np.savez(tmp_path / "negative.npz", labels=labels)
+    (truth,) = getattr(found, where)
+    changed = truth.model_dump() | {"labels": f"{tmp_path}/negative.npz:/labels"}
+    with pytest.raises(ConfigError, match=r"negative.npz:/labels' holds the id -1, but ids are"):
+        train(config(**{where: [changed]}), QUIET)
+
+
 def test_an_absent_gpu_is_named_before_anything_is_learnt(config, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError, match="device is cuda, but torch finds no CUDA"):
