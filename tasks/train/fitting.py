@@ -10,8 +10,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import psutil
 import torch
+from distributed.system import MEMORY_LIMIT
 
 from pipeline.geometry import Triple, triple
 from tasks.networks.architecture import UnetArchitecture
@@ -30,7 +30,7 @@ class Machine:
     Attributes
     ----------
     memory : int
-        Bytes of the GPU, or else of the machine.
+        Bytes of the GPU, or else of the machine or what a container leaves of it.
     gpu : bool
         Whether there is one.
     """
@@ -43,7 +43,7 @@ class Machine:
         """What this process may use."""
         if torch.cuda.is_available():
             return cls(torch.cuda.get_device_properties(0).total_memory, gpu=True)
-        return cls(psutil.virtual_memory().total, gpu=False)
+        return cls(MEMORY_LIMIT, gpu=False)
 
 
 def choose_network(voxel_size: VoxelSize, *, gpu: bool) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import yaml
 from click.testing import CliRunner
+from distributed.system import MEMORY_LIMIT
 
 from pipeline.arrays import create_array, open_array
 from pipeline.errors import ConfigError
@@ -92,6 +93,11 @@ def test_a_crop_fits_volume_and_memory(tmp_path):
     assert small < large
     assert batch <= larger
     assert training_bytes(config.network, small, batch) <= 1.5 * GIB
+
+
+def test_a_container_may_use_less_than_its_machine_has(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert Machine.here() == Machine(MEMORY_LIMIT, gpu=False)  # as workers of a run are planned
 
 
 def test_labels_with_a_gap_are_told_from_those_without(tmp_path):
