@@ -145,7 +145,11 @@ def resume(config: Training, device: torch.device | None = None) -> State:
 
 def _check_same(path: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
     differing = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
-    if changed := [name for name in differing if name not in _MAY_CHANGE]:
+    changed = [name for name in differing if name not in _MAY_CHANGE]
+    # The best model is that of the least score, and those of two heads cannot be compared.
+    if old.get("validate", {}).get("head") != new["validate"]["head"]:
+        changed.append("validate.head")
+    if changed:
         raise ConfigError(
             f"{path} was made with another configuration: {', '.join(changed)} changed. "
             "Choose another output, or train from the beginning with --restart."

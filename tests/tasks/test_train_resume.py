@@ -132,6 +132,12 @@ def test_a_training_may_be_made_longer(config):
     assert read_description(folder).training["steps"] == 6
 
 
+def test_scores_of_two_heads_are_not_compared(config):
+    train(config(), QUIET)
+    with pytest.raises(ConfigError, match=r"another configuration: validate.head changed"):
+        train(config(steps=6, validate={"steps": 3, "head": "distances"}), QUIET)
+
+
 def test_a_damaged_checkpoint_is_refused(config):
     folder = train(config(), QUIET)
     path = folder / CHECKPOINT
