@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 OUT ?= out/demo
-SHIPPED := fib25-affinities/train fib25-affinities/finetune fib25-distance/train
+SHIPPED := fib25-affinities/train fib25-distance/train
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test lint bench models docs clean

@@ -4,11 +4,12 @@
 
 Predicts all heads of each model on slices of FIB-25 that it never learnt from, and cuts them by
 every decoder at the same eight thresholds. One merge decides so small a volume, and rounding may
-decide the merge; so each model predicts the slices in several mirror images, mirrored back, which
-are as many samples. For each decoder it prints the one threshold of least mean VOI (what a default
-would be), and there the mean over samples, the standard deviation and the worst of VOI (split +
-merge, bits) and adapted Rand error. All are in memory and in one piece. Those that `segment:`
-offers run as they are; the others change what fragments grow on, or what a score is made of:
+decide the merge; so each model predicts the slices as they are, and in the mean with one mirror
+image or another, which are as many samples. For each decoder it prints the one threshold of least
+mean VOI (what a default would be), and there the mean over samples, the standard deviation and the
+worst of VOI (split + merge, bits) and adapted Rand error. All are in memory and in one piece. Those
+that `segment:` offers run as they are; the others change what fragments grow on, or what a score is
+made of:
 
 - `long-range`: faces 4 (or 12) voxels apart, as the auxiliary head predicts them, count in the
   mean of an edge like its common faces; pairs that do not touch get an edge by them.
@@ -69,7 +70,7 @@ class Predicted:
 
 
 def predict(model: str, path: str, slices: list[int], flip: int) -> Predicted:
-    """All heads on the slices in one mirror image, with true raw data beyond them."""
+    """All heads on the slices, in the mean with mirror image `flip`, and raw data beyond them."""
     raw = open_volume(f"{path}:/raw", voxel_size=(10, 10, 10))
     truth = open_volume(f"{path}:/gt", voxel_size=(10, 10, 10))
     box = Box.between((slices[0], 0, 0), (slices[1], *raw.shape[1:]))
@@ -79,7 +80,7 @@ def predict(model: str, path: str, slices: list[int], flip: int) -> Predicted:
         description, network = load_network(folder)
         plain = Predictor(description, network, name, torch.device("cpu"), "bfloat16")
         group = symmetries("flips", description.voxel_size, plain.head)
-        predictor = Augmented(plain, [group[flip]])
+        predictor = Augmented(plain, [group[0], group[flip]]) if flip else plain
         stride = predictor.needs.stride
         tiles = cores(box, box, default_tile(description, stride), stride)
         heads[name], _ = predict_tiles(predictor, raw, tiles, box)
@@ -200,7 +201,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("models", nargs="+")
     parser.add_argument("--data", default="../shared/data/fib25/train.npz")
-    parser.add_argument("--flips", type=int, choices=range(1, 9), default=4)
+    parser.add_argument("--flips", type=int, choices=range(1, 9), default=4, help="samples a model")
     parser.add_argument("--slices", nargs=2, type=int, default=[130, 170])
     options = parser.parse_args()
     curves: dict[str, list[Array]] = {}
