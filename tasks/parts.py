@@ -128,6 +128,14 @@ class Target(Part, ABC):
     def channels(self) -> int:
         """Number of channels."""
 
+    @property
+    def pairs(self) -> list[Triple]:
+        """For each channel the offset to the other voxel of the pair that it is about.
+
+        Empty if channels are about single voxels: they turn with the voxels alone.
+        """
+        return []
+
     @abstractmethod
     def reach(self, voxel_size: VoxelSize) -> Triple:
         """Voxels of labels that are needed on each side of a core."""

@@ -25,7 +25,6 @@ from pipeline.errors import ModelError
 from pipeline.geometry import Triple, triple
 from tasks.networks.tile import Needs, TilePredictor
 from tasks.parts import Target, VoxelSize
-from tasks.targets.affinities import Affinities
 
 Which = Literal["none", "flips", "all"]
 
@@ -96,8 +95,8 @@ def augmented_needs(inner: Needs, head: Target, group: list[Symmetry]) -> Needs:
     stride = triple(math.lcm(*(inner.stride[a[k]] for a in axes)) for k in range(3))
     context = triple(max(inner.context[a[k]] for a in axes) for k in range(3))
     longest = [0, 0, 0]
-    if len(group) > 1 and isinstance(head, Affinities):
-        longest = [max(abs(offset[k]) for offset in head.offsets) for k in range(3)]
+    if len(group) > 1 and head.pairs:
+        longest = [max(abs(offset[k]) for offset in head.pairs) for k in range(3)]
     grown = triple(-(-size // s) * s for size, s in zip(longest, stride, strict=True))
     return Needs(
         stride,
@@ -111,14 +110,14 @@ def _channel(symmetry: Symmetry, head: Target, channel: int) -> tuple[int, Tripl
 
     The channel there, and how far away from the turned voxel; None if nowhere.
     """
-    if not isinstance(head, Affinities):
+    if not head.pairs:
         return channel, (0, 0, 0)
-    turned = symmetry.vector(head.offsets[channel])
-    if turned in head.offsets:
-        return head.offsets.index(turned), (0, 0, 0)
+    turned = symmetry.vector(head.pairs[channel])
+    if turned in head.pairs:
+        return head.pairs.index(turned), (0, 0, 0)
     opposite = triple(-o for o in turned)
-    if opposite in head.offsets:
-        return head.offsets.index(opposite), turned
+    if opposite in head.pairs:
+        return head.pairs.index(opposite), turned
     return None
 
 

@@ -33,6 +33,11 @@ class Affinities(Target):
         """Number of channels."""
         return len(self.offsets)
 
+    @property
+    def pairs(self) -> list[Triple]:
+        """The offsets."""
+        return self.offsets
+
     def reach(self, voxel_size: VoxelSize) -> Triple:  # noqa: ARG002
         """Voxels of labels that are needed on each side of a core: the longest offset.
 
