@@ -50,10 +50,12 @@ class Supervoxel(_Model):
     """Phase 1: size-dependent single linkage, which makes agglomeration cheap."""
 
     affinity: Fraction = Field(
-        0.5, description="Fragments merge along faces of at least this affinity."
+        0.02,
+        description="Fragments merge along faces of at least this affinity. As low as `low`, "
+        "specks in a membrane join a side before its faces are scored, so that all of it counts.",
     )
     size: Annotated[int, Field(gt=0, le=10**15)] = Field(
-        100, description="Two fragments that both have this many voxels are never merged here."
+        50, description="Two fragments that both have this many voxels are never merged here."
     )
 
 

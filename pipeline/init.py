@@ -87,7 +87,7 @@ def _segment(volume: Volume) -> list[str]:
     lines = [
         "segment:",
         "  low: 0.02  # affinities below this are no connection",
-        "  supervoxel: {affinity: 0.5, size: 100}  # speeds up; null switches it off",
+        "  supervoxel: {affinity: 0.02, size: 50}  # specks join before; null: none",
         "  linkage: mean  # or quantile-50, ...",
         "  threshold: 0.55  # higher: more splits; lower: more merges",
         "  absorb_size: 600  # voxels; smaller segments join a neighbour",
