@@ -9,6 +9,15 @@ from rich.console import Console
 from pipeline.interrupt import interruptible
 
 
+@pytest.fixture
+def not_ignored():
+    """A shell that starts tests in the background has SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("not_ignored")
 def test_the_first_signal_asks_and_the_second_one_acts():
     before = signal.getsignal(signal.SIGINT)
     text = StringIO()
