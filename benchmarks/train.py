@@ -74,7 +74,7 @@ class Whole:
         before = feed.waited
         batch = next(feed)
         waited = (feed.waited - before) * self.learner.is_idle()
-        self.learner.step(tensors(batch, self.device), 0.0)
+        self.learner.step(tensors(batch, self.device), 0.001)
         return waited
 
 

@@ -226,8 +226,11 @@ def _runs(array: Array) -> tuple[Array, npt.NDArray[np.int64]]:
     return flat[begins], np.diff(begins, append=flat.size)
 
 
+def whole_chunks(volume: Volume, box: Box) -> Grid:
+    """A grid over `box` whose blocks are of whole chunks, to read it block by block."""
+    return Grid(box, triple(max(1, _BLOCK // c) * c for c in volume.chunk))
+
+
 def _blocks(volume: Volume, box: Box) -> Iterator[Array]:
-    """All voxels of `box`, in blocks of whole chunks."""
-    shape = triple(max(1, _BLOCK // c) * c for c in volume.chunk)
-    for block in Grid(box, shape):
+    for block in whole_chunks(volume, box):
         yield volume.read(block.box)

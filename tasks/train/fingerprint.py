@@ -15,15 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ConfigError
-from pipeline.geometry import Box, Grid, Triple, triple
+from pipeline.geometry import Box, Triple, triple
 from pipeline.volumes import Volume, open_volume
 from tasks.train import measures
+from tasks.train.data import whole_chunks
 
 SAMPLE = 400
 """Voxels along each axis that are looked at, at most."""
-
-_BLOCK = 128
-"""Voxels along an axis that are read at a time, in whole chunks."""
 
 Array = npt.NDArray[Any]
 Size = tuple[float, float, float]
@@ -171,8 +169,7 @@ def is_same_size(a: Size, b: Size) -> bool:
 def labelled_box(labels: Volume) -> Box:
     """The smallest box that holds all labelled voxels."""
     begin, end = list(labels.shape), [0, 0, 0]
-    shape = triple(max(1, _BLOCK // c) * c for c in labels.chunk)
-    for block in Grid(Box((0, 0, 0), labels.shape), shape):
+    for block in whole_chunks(labels, Box((0, 0, 0), labels.shape)):
         known = labels.read(block.box) != 0
         for axis in range(3):
             others = tuple(other for other in range(3) if other != axis)

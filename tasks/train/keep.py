@@ -16,11 +16,12 @@ from torch import Tensor
 
 from pipeline.config import Predict
 from pipeline.errors import ConfigError
+from pipeline.store import open_store
 from tasks.networks.model import WEIGHTS, Defaults, Description, read_description, save_model
 from tasks.train.config import Training
 from tasks.train.report import Report
 from tasks.train.state import CHECKPOINT, State, save
-from tasks.train.validate import Scores, validate
+from tasks.train.validate import Scores, validate, voi
 
 HEADS = get_args(Predict.model_fields["output"].annotation)
 """Heads that a run can segment, by their usual names."""
@@ -92,7 +93,8 @@ class Keeper:
         found = validate(config, self.description, network.eval())
         state.scores.append({"step": state.step} | found.best)
         report.validation(state.step, state.scores[-1], found.settings, found.picture)
-        _write(folder / PICTURES / f"step-{state.step:06d}.png", found.picture)
+        picture = f"{PICTURES}/step-{state.step:06d}.png"
+        open_store(config.output).write(picture, found.picture)
         if best_score(state.scores) is state.scores[-1]:
             defaults = _defaults(config, found.best)
         else:
@@ -125,7 +127,7 @@ def _defaults(config: Training, best: Scores) -> Defaults:
 
 def best_score(scores: list[Scores]) -> Scores:
     """The validation of least variation of information, the first of those that are equal."""
-    return min(scores, key=lambda found: round(found["voi_split"] + found["voi_merge"], 4))
+    return min(scores, key=voi)
 
 
 def is_exhausted(config: Training, scores: list[Scores]) -> bool:
@@ -135,10 +137,3 @@ def is_exhausted(config: Training, scores: list[Scores]) -> bool:
     best = best_score(scores)
     since = next(i for i, found in enumerate(reversed(scores)) if found is best)
     return since >= config.early_stop
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_bytes(data)
-    partial.replace(path)

@@ -18,7 +18,6 @@ from tasks.parts import Lesson, Module
 from tasks.train.config import Training
 from tasks.train.distributed import Team
 from tasks.train.finetune import set_training
-from tasks.train.schedule import learning_rate
 from tasks.train.state import State
 
 Batch = dict[str, Tensor]
@@ -57,15 +56,15 @@ class Learner:
         if team.device.type == "cuda":
             self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]
 
-    def step(self, batch: Batch, share: float) -> dict[str, Tensor]:
+    def step(self, batch: Batch, rate: float) -> dict[str, Tensor]:
         """Learn from one batch.
 
         Parameters
         ----------
         batch : dict of Tensor
-            What `Crops.sample` gives, stacked.
-        share : float
-            Progress, from which the learning rate follows.
+            What `Crops.sample` gives, stacked, on the device.
+        rate : float
+            The learning rate.
 
         Returns
         -------
@@ -76,13 +75,11 @@ class Learner:
         config, state = self.config, self.state
         entropy = np.random.SeedSequence([config.seed, state.step, self.team.rank])
         torch.manual_seed(int(entropy.generate_state(1)[0]))
-        batch = {name: tensor.to(self.team.device) for name, tensor in batch.items()}
         raw = batch["raw"].contiguous(memory_format=torch.channels_last_3d)
         kind = self.team.device.type
         with torch.autocast(kind, torch.bfloat16, enabled=config.precision == "bfloat16"):
             outputs = self._network(raw)
         parts, total = losses(config, outputs, batch)
-        rate = learning_rate(config.optimiser, state.step, share)
         for group in state.optimiser.param_groups:
             group["lr"] = rate
         state.optimiser.zero_grad(set_to_none=True)

@@ -101,7 +101,7 @@ class _Loop:
                 waited += (feed.waited - before) * learner.is_idle()
                 before = feed.waited
                 rate = learning_rate(config.optimiser, state.step, share)
-                losses = learner.step(tensors(batch, self.team.device), share)
+                losses = learner.step(tensors(batch, self.team.device), rate)
                 state.seconds = time.monotonic() - began
                 share = self._share()
                 if report is not None:

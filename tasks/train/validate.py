@@ -165,10 +165,10 @@ def _picture(config: Training, shown: _Scored, best: Scores) -> bytes:
 
 def best_setting(settings: list[Scores]) -> Scores:
     """The setting of least variation of information; the middle one of those that are equal."""
-    least = min(_voi(found) for found in settings)
+    least = min(voi(found) for found in settings)
     # Thresholds first, so that the middle is that of a plateau of thresholds.
     equal = sorted(
-        (found for found in settings if _voi(found) <= least),
+        (found for found in settings if voi(found) <= least),
         key=lambda found: (found["absorb_size"], found["threshold"]),
     )
     return equal[(len(equal) - 1) // 2]
@@ -204,5 +204,6 @@ def _scores(table: Contingency) -> Scores:
     }
 
 
-def _voi(found: Scores) -> float:
+def voi(found: Scores) -> float:
+    """Variation of information, split and merge, in bits."""
     return round(found["voi_split"] + found["voi_merge"], 4)

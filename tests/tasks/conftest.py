@@ -1,5 +1,6 @@
-"""Run the exact decoder's steps without a cluster, in any order that is allowed."""
+"""The exact decoder without a cluster, in any order that is allowed; and small trainings."""
 
+import functools
 import random
 import uuid
 from collections.abc import Callable
@@ -7,7 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from results import Result, read_result, write_affinities
+from trainings import configuration
 
 from pipeline.config import Config, Segment
 from pipeline.geometry import Box
@@ -45,3 +48,18 @@ def run_serially() -> Callable[..., Result]:
         return read_result(output)
 
     return run
+
+
+@pytest.fixture
+def one_thread():
+    """Threads only get into each other's way in networks of the tests' size."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def config(tmp_path):
+    """Make the configuration of a training that takes a second, with some fields of its own."""
+    return functools.partial(configuration, tmp_path)

@@ -6,7 +6,7 @@ from io import StringIO
 import pytest
 import torch
 from rich.console import Console
-from trainings import NEAREST, configuration, network, same, weights
+from trainings import NEAREST, network, same, weights
 
 from pipeline.errors import ConfigError, ModelError
 from tasks.networks.model import Description, Normalisation, load_network, save_model
@@ -14,21 +14,10 @@ from tasks.train.config import Training
 from tasks.train.loop import train
 from tasks.train.state import create
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 QUIET = Console(quiet=True)
 RAW = torch.randn(1, 1, 22, 22, 22, generator=torch.Generator().manual_seed(1))
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def config(tmp_path):
-    return functools.partial(configuration, tmp_path)
 
 
 def save(folder, one: Training, module, half=False):

@@ -11,7 +11,7 @@ import torch
 from click.testing import CliRunner
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from trainings import configuration, network, same, weights, write_truth
+from trainings import network, same, weights, write_truth
 
 from pipeline.errors import ConfigError, RunError
 from tasks.networks.model import WEIGHTS, Defaults, find_model, read_description
@@ -24,21 +24,9 @@ from tasks.train.loop import train
 from tasks.train.options import Optimiser
 from tasks.train.schedule import learning_rate, progress
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 QUIET = Console(quiet=True)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Threads only get into each other's way in networks of this size."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def config(tmp_path):
-    return functools.partial(configuration, tmp_path)
 
 
 def test_training_leaves_a_model_that_can_be_found_with_its_record(config):

@@ -9,9 +9,8 @@ import time
 
 import pytest
 import safetensors.torch
-import torch
 from rich.console import Console
-from trainings import configuration, network, same
+from trainings import network, same
 
 from pipeline.errors import ConfigError
 from tasks.networks.model import read_description
@@ -19,20 +18,9 @@ from tasks.train import learn
 from tasks.train.loop import train
 from tasks.train.state import CHECKPOINT
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 QUIET = Console(quiet=True)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def config(tmp_path):
-    return functools.partial(configuration, tmp_path)
 
 
 def everything(folder):
