@@ -29,24 +29,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import yaml
 from rich.console import Console
+from scoring import predicted
 from skimage.measure import label
 
 import tasks  # noqa: F401 - sets what torch reads when it is imported
 from pipeline.config import Segment
 from pipeline.geometry import Box
 from pipeline.volumes import open_volume
-from tasks.affinities import affinities_of
 from tasks.core import sweep
 from tasks.evaluate.contingency import contingency
 from tasks.evaluate.scores import score
-from tasks.networks.model import load_network
-from tasks.networks.predictor import Predictor
-from tasks.networks.regimes import turned
-from tasks.predict import default_tile, predict_tiles
-from tasks.tiles import cores
 from tasks.train.config import Training
 from tasks.train.loop import train
 
@@ -121,19 +115,6 @@ def unet(first: list[int], second: list[int], bottom: list[int]) -> dict[str, An
     return {"kind": "unet", "levels": levels, "bottom": {"channels": 64, "kernels": [bottom] * 2}}
 
 
-def predict(model: Path, config: Training, box: Box, tta: Any) -> Array:
-    """Affinities of a model on a box."""
-    description, network = load_network(model)
-    head = config.scored_head()
-    plain = Predictor(description, network, head, torch.device("cpu"), "bfloat16")
-    predictor = turned(plain, tta)
-    raw = open_volume(config.validation[0].raw, voxel_size=config.voxel_size)
-    tile = default_tile(description, predictor.needs.stride)
-    tiles = cores(box, box, tile, predictor.needs.stride)
-    values, _ = predict_tiles(predictor, raw, tiles, box)
-    return affinities_of(values, plain.head.decoding)
-
-
 def volume_scores(affinities: Array, truth: Array) -> dict[str, float]:
     """VOI and adapted Rand error at the threshold of least VOI."""
     settings = (Segment(threshold=t) for t in THRESHOLDS)
@@ -201,7 +182,8 @@ def main() -> None:
                 slices = (130, 170) if isotropic else truth.slices
                 box = Box.between((slices[0], 0, 0), (slices[1], *labels.shape[1:]))
                 for tta in ("none", "flips") if name == "bce" else ("none",):
-                    row = scores(predict(model, config, box, tta), labels.read(box))
+                    _, affinities = predicted(str(model), truth.raw, slices, tta=tta)
+                    row = scores(affinities, labels.read(box))
                     arm = name if tta == "none" else f"{name}, {tta}"
                     found.setdefault(arm, []).append(row)
                     print(json.dumps({"arm": arm, "seed": seed} | row), flush=True)

@@ -28,7 +28,7 @@ import argparse
 import itertools
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -37,21 +37,19 @@ from scipy import ndimage
 
 import tasks  # noqa: F401 - sets what torch reads when it is imported
 from pipeline.config import Segment, Waterz
-from pipeline.geometry import Box, triple
+from pipeline.geometry import Box
 from pipeline.volumes import open_volume
 from tasks import waterz_agglomeration
 from tasks.affinities import affinities_of_heights
-from tasks.agglomerate import agglomerate
-from tasks.core import sweep
+from tasks.core import cut, padded, sweep, whole_graph
 from tasks.evaluate.contingency import contingency
 from tasks.evaluate.scores import score
-from tasks.kernels.regions import measure_edges, take
+from tasks.kernels.regions import measure_edges
 from tasks.networks.augmented import Augmented, symmetries
 from tasks.networks.model import find_model, load_network
 from tasks.networks.predictor import Predictor
 from tasks.predict import default_tile, predict_tiles
 from tasks.regiongraph import NO_STATS, Edges, merge_parallel, stack
-from tasks.segment import BlockGraph, segment_block
 from tasks.tiles import cores
 
 Array = np.ndarray[Any, Any]
@@ -130,7 +128,7 @@ def with_far(
     supervoxel: dict[str, Any],
 ) -> Iterator[Array]:
     """Affinities across a longer way count in the means of edges."""
-    graph = whole(near, supervoxel)
+    graph = whole_graph(near, Segment(supervoxel=supervoxel))
     for threshold in THRESHOLDS:
         most = round(threshold * 255) if against else 255
         parts = [
@@ -138,7 +136,7 @@ def with_far(
             for channel, offset in zip(far, offsets, strict=True)
         ]
         edges = merge_parallel(stack([graph.edges, *parts], Edges.empty("mean")))
-        yield cut(graph, edges, threshold)
+        yield cut(replace(graph, edges=edges), Segment(threshold=threshold, supervoxel=None))
 
 
 def far_edges(index: Array, values: Array, offset: tuple[int, int, int]) -> Edges:
@@ -157,12 +155,12 @@ def far_edges(index: Array, values: Array, offset: tuple[int, int, int]) -> Edge
 
 def on_heights(near: Array, heights: Array, size: int) -> Iterator[Array]:
     """Fragments of a height map, scored by affinities."""
-    graph = whole(heights, {"affinity": 0.02, "size": size})
+    graph = whole_graph(heights, Segment(supervoxel={"affinity": 0.02, "size": size}))
     u, v, stats, tie, face, affinity = measure_edges(graph.index, padded(near), 5, NO_STATS["mean"])
     tie, face = tie.astype(np.uint64) + np.uint64(1), face.astype(np.uint64) + np.uint64(1)
     edges = Edges(u, v, stats, tie, affinity, face, affinity, face)
     for threshold in THRESHOLDS:
-        yield cut(graph, edges, threshold)
+        yield cut(replace(graph, edges=edges), Segment(threshold=threshold, supervoxel=None))
 
 
 def by_waterz(near: Array) -> Iterator[Array]:
@@ -170,30 +168,6 @@ def by_waterz(near: Array) -> Iterator[Array]:
     for threshold in THRESHOLDS:
         options = Waterz(threshold=threshold).model_dump(mode="json")
         yield waterz_agglomeration.agglomerate(near, options)
-
-
-def whole(affinities: Array, supervoxel: dict[str, Any]) -> BlockGraph:
-    """The graph of all slices as one block."""
-    box = Box((0, 0, 0), triple(affinities.shape[1:]))
-    segment = Segment(supervoxel=supervoxel).model_dump(mode="json")
-    return segment_block(padded(affinities), box, box, segment)
-
-
-def padded(affinities: Array) -> Array:
-    """One voxel more on the upper sides, and no edges that leave."""
-    found = np.pad(affinities, ((0, 0), (0, 1), (0, 1), (0, 1)))
-    found[0, 0], found[1, :, 0], found[2, :, :, 0] = 0, 0, 0
-    return found
-
-
-def cut(graph: BlockGraph, edges: Edges, threshold: float) -> Array:
-    """Phases 2 and 3 on a graph whose supervoxels are made."""
-    segment = Segment(threshold=threshold, supervoxel=None).model_dump(mode="json")
-    incomplete = np.zeros(len(graph.nodes), np.bool_)
-    outcome = agglomerate(graph.nodes, edges, incomplete, segment)
-    labels = np.empty(graph.index.shape, np.uint64)
-    take(graph.index, np.concatenate((np.zeros(1, np.uint64), outcome.id)), labels)
-    return labels
 
 
 def main() -> None:

@@ -46,19 +46,29 @@ def sweep(
     Settings that follow each other and differ in thresholds and sizes alone
     share fragments and region graph.
     """
-    box = Box((0, 0, 0), triple(affinities.shape[1:]))
-    padded = np.pad(affinities, ((0, 0), (0, 1), (0, 1), (0, 1)))
-    padded[0, 0], padded[1, :, 0], padded[2, :, :, 0] = 0, 0, 0
     graph, made_with = None, None
     for segment in settings:
         parameters = segment.model_dump(mode="json")
         needs = {name: parameters[name] for name in ("low", "high", "supervoxel", "linkage")}
         if graph is None or needs != made_with:
-            graph, made_with = segment_block(padded, box, box, parameters), needs
-        yield _cut(graph, segment)
+            graph, made_with = whole_graph(affinities, segment), needs
+        yield cut(graph, segment)
 
 
-def _cut(graph: BlockGraph, segment: Segment) -> npt.NDArray[np.uint64]:
+def whole_graph(affinities: npt.NDArray[np.uint8], segment: Segment) -> BlockGraph:
+    """Supervoxels and region graph of a volume as one block."""
+    box = Box((0, 0, 0), triple(affinities.shape[1:]))
+    return segment_block(padded(affinities), box, box, segment.model_dump(mode="json"))
+
+
+def padded(affinities: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """One voxel more on the upper sides, as kernels of a block take it, and no edge that leaves."""
+    found = np.pad(affinities, ((0, 0), (0, 1), (0, 1), (0, 1)))
+    found[0, 0], found[1, :, 0], found[2, :, :, 0] = 0, 0, 0
+    return found
+
+
+def cut(graph: BlockGraph, segment: Segment) -> npt.NDArray[np.uint64]:
     """Labels of a graph that is the whole volume's."""
     incomplete = np.zeros(len(graph.nodes), np.bool_)
     outcome = agglomerate(graph.nodes, graph.edges, incomplete, segment.model_dump(mode="json"))
